@@ -11,7 +11,7 @@ NEVER_NS: int
 """A timeout that never passes."""
 
 class CoreError(Exception):
-    """A native call was refused. `code` is one of the names of atoll::Code."""
+    """A native call was refused. `code` is one of the names of reef::Code."""
 
     code: str
     sys_errno: int

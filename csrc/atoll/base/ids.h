@@ -7,7 +7,9 @@
 #include <cstdint>
 #include <string>
 
-namespace atoll {
+// All of the core is in the namespace `reef`: the C library declares a function ::atoll (ASCII to
+// long long), so that name cannot be a namespace.
+namespace reef {
 
 // One incarnation of one training process. Random, never reused.
 struct PeerId {
@@ -24,9 +26,9 @@ using Rank = std::uint32_t;
 // Names one submitted op inside one engine; never reused. 0 is none.
 using OpId = std::uint64_t;
 
-}  // namespace atoll
+}  // namespace reef
 
 template <>
-struct std::hash<atoll::PeerId> {
-  std::size_t operator()(const atoll::PeerId& id) const noexcept;
+struct std::hash<reef::PeerId> {
+  std::size_t operator()(const reef::PeerId& id) const noexcept;
 };

@@ -6,7 +6,7 @@
 
 #include "atoll/base/time.h"
 
-namespace atoll::limits {
+namespace reef::limits {
 
 inline constexpr std::size_t kMaxPayload = 4u << 20;
 // A member that has not reached an op buffers at most this much of it from each peer.
@@ -23,4 +23,4 @@ inline constexpr std::uint64_t kMaxVectorBytes = std::uint64_t{1} << 40;
 // header and a system call per chunk cost under 1 %.
 inline constexpr std::uint32_t kDefaultChunkBytes = 256u << 10;
 
-}  // namespace atoll::limits
+}  // namespace reef::limits

@@ -6,7 +6,7 @@
 #include <utility>
 #include <variant>
 
-namespace atoll {
+namespace reef {
 
 enum class Code : std::uint8_t {
   ok = 0,
@@ -51,4 +51,4 @@ using Status = Result<Unit>;
 // Aborts with the sentence when `condition` is false: a bug in this program, not in its input.
 void check(bool condition, const char* sentence);
 
-}  // namespace atoll
+}  // namespace reef

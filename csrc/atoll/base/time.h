@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace atoll {
+namespace reef {
 
 // Nanoseconds on a monotonic clock.
 using Nanos = std::int64_t;
@@ -14,4 +14,4 @@ inline constexpr Nanos kNever = INT64_MAX;
 
 [[nodiscard]] Nanos monotonic_now();
 
-}  // namespace atoll
+}  // namespace reef

@@ -24,7 +24,7 @@
 #include "atoll/collective/view.h"
 #include "atoll/wire/frame.h"
 
-namespace atoll {
+namespace reef {
 
 struct OpRequest {
   OpId id = 0;  // chosen by the caller, unique
@@ -132,4 +132,4 @@ class Core {
   std::unique_ptr<State> state_;
 };
 
-}  // namespace atoll
+}  // namespace reef

@@ -8,7 +8,7 @@
 
 #include "atoll/base/ids.h"
 
-namespace atoll {
+namespace reef {
 
 struct View {
   Epoch epoch = 0;              // 0: no view yet
@@ -31,4 +31,4 @@ using Progress = std::map<Channel, Counters>;
 
 enum class Change : std::uint8_t { drain = 1, abort = 2 };
 
-}  // namespace atoll
+}  // namespace reef

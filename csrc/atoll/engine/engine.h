@@ -20,7 +20,7 @@
 #include "atoll/collective/core.h"
 #include "atoll/collective/view.h"
 
-namespace atoll {
+namespace reef {
 
 struct EngineOptions {
   PeerId self;
@@ -128,4 +128,4 @@ class Engine {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace atoll
+}  // namespace reef

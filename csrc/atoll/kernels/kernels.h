@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <span>
 
-namespace atoll {
+namespace reef {
 
 // acc[i] = acc[i] + x[i]
 void add(std::span<float> acc, std::span<const float> x);
@@ -19,4 +19,4 @@ void nesterov_step(std::span<float> theta_out, std::span<float> momentum_out,
                    std::span<const float> theta, std::span<const float> momentum,
                    std::span<const float> sum, float inverse_weight, float eta, float mu);
 
-}  // namespace atoll
+}  // namespace reef

@@ -9,7 +9,7 @@
 #include "atoll/base/ids.h"
 #include "atoll/base/result.h"
 
-namespace atoll {
+namespace reef {
 
 inline constexpr std::size_t kHeaderBytes = 48;
 inline constexpr std::uint32_t kWireVersion = 1;
@@ -83,4 +83,4 @@ Result<OpDescription> parse_description(std::span<const std::byte> bytes);
 
 [[nodiscard]] std::size_t dtype_bytes(DType dtype);
 
-}  // namespace atoll
+}  // namespace reef

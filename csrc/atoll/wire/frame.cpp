@@ -1,0 +1,204 @@
+#include "atoll/wire/frame.h"
+
+#include <string>
+
+#include "atoll/base/limits.h"
+#include "atoll/wire/endian.h"
+
+namespace reef {
+
+namespace {
+
+constexpr std::byte kMagic0{0x41};
+constexpr std::byte kMagic1{0x54};
+constexpr std::byte kFrameVersion{1};
+
+Error refuse(std::string what) { return Error{Code::protocol, 0, std::move(what)}; }
+
+bool known_type(std::uint8_t type) {
+  return type >= static_cast<std::uint8_t>(FrameType::hello) &&
+         type <= static_cast<std::uint8_t>(FrameType::bye);
+}
+
+struct LengthRange {
+  std::size_t low;
+  std::size_t high;
+};
+
+LengthRange lengths_of(FrameType type) {
+  switch (type) {
+    case FrameType::hello:
+    case FrameType::hello_ack: return {kHelloBytes, kHelloBytes};
+    case FrameType::start: return {kDescriptionBytes, kDescriptionBytes};
+    case FrameType::state_request:
+    case FrameType::state_nack: return {8, 8};
+    case FrameType::data:
+    case FrameType::state_data: return {0, limits::kMaxPayload};
+    case FrameType::heartbeat:
+    case FrameType::done:
+    case FrameType::bye: return {0, 0};
+  }
+  return {0, 0};
+}
+
+}  // namespace
+
+HeaderBytes encode_header(const FrameHeader& header) {
+  HeaderBytes bytes{};
+  bytes[0] = kMagic0;
+  bytes[1] = kMagic1;
+  bytes[2] = kFrameVersion;
+  bytes[3] = static_cast<std::byte>(header.type);
+  store_le(bytes.data() + 4, header.phase);
+  store_le(bytes.data() + 8, header.channel);
+  store_le(bytes.data() + 12, header.length);
+  store_le(bytes.data() + 16, header.epoch);
+  store_le(bytes.data() + 24, header.sequence);
+  store_le(bytes.data() + 32, header.offset);
+  store_le(bytes.data() + 40, header.sender_rank);
+  return bytes;
+}
+
+Result<FrameHeader> parse_header(std::span<const std::byte> bytes) {
+  if (bytes.size() < kHeaderBytes) {
+    return refuse("a frame header has 48 bytes, got " + std::to_string(bytes.size()));
+  }
+  const std::byte* at = bytes.data();
+  if (at[0] != kMagic0 || at[1] != kMagic1) {
+    return refuse("a frame does not begin with the magic bytes");
+  }
+  if (at[2] != kFrameVersion) {
+    return refuse("a frame has version " + std::to_string(std::to_integer<int>(at[2])) +
+                  ", this side speaks 1");
+  }
+  const auto type = std::to_integer<std::uint8_t>(at[3]);
+  if (!known_type(type)) {
+    return refuse("a frame has the unknown type " + std::to_string(type));
+  }
+  if (load_le<std::uint16_t>(at + 6) != 0 || load_le<std::uint32_t>(at + 44) != 0) {
+    return refuse("a frame has flags or reserved bits set");
+  }
+  FrameHeader header;
+  header.type = static_cast<FrameType>(type);
+  header.phase = load_le<std::uint16_t>(at + 4);
+  header.channel = load_le<std::uint32_t>(at + 8);
+  header.length = load_le<std::uint32_t>(at + 12);
+  header.epoch = load_le<std::uint64_t>(at + 16);
+  header.sequence = load_le<std::uint64_t>(at + 24);
+  header.offset = load_le<std::uint64_t>(at + 32);
+  header.sender_rank = load_le<std::uint32_t>(at + 40);
+  const LengthRange range = lengths_of(header.type);
+  if (header.length < range.low || header.length > range.high) {
+    return refuse("a frame of type " + std::to_string(type) + " claims a payload of " +
+                  std::to_string(header.length) + " bytes");
+  }
+  return header;
+}
+
+HelloBytes encode_hello(const Hello& hello) {
+  HelloBytes bytes{};
+  store_le(bytes.data(), hello.version);
+  store_le(bytes.data() + 4, hello.connection_index);
+  store_le(bytes.data() + 8, hello.connections);
+  for (std::size_t i = 0; i < 16; ++i) {
+    bytes[16 + i] = static_cast<std::byte>(hello.sender.bytes[i]);
+    bytes[32 + i] = static_cast<std::byte>(hello.receiver.bytes[i]);
+    bytes[48 + i] = static_cast<std::byte>(hello.nonce[i]);
+  }
+  for (std::size_t i = 0; i < 32; ++i) {
+    bytes[64 + i] = static_cast<std::byte>(hello.secret[i]);
+  }
+  return bytes;
+}
+
+Result<Hello> parse_hello(std::span<const std::byte> bytes) {
+  if (bytes.size() != kHelloBytes) {
+    return refuse("a hello has 104 bytes, got " + std::to_string(bytes.size()));
+  }
+  const std::byte* at = bytes.data();
+  Hello hello;
+  hello.version = load_le<std::uint32_t>(at);
+  hello.connection_index = load_le<std::uint32_t>(at + 4);
+  hello.connections = load_le<std::uint32_t>(at + 8);
+  if (hello.version != kWireVersion) {
+    return refuse("a hello speaks version " + std::to_string(hello.version) +
+                  ", this side speaks 1");
+  }
+  if (load_le<std::uint32_t>(at + 12) != 0 || load_le<std::uint64_t>(at + 96) != 0) {
+    return refuse("a hello has reserved bits set");
+  }
+  if (hello.connections == 0 || hello.connections > limits::kMaxConnectionsPerLink ||
+      hello.connection_index >= hello.connections) {
+    return refuse("a hello names connection " + std::to_string(hello.connection_index) + " of " +
+                  std::to_string(hello.connections));
+  }
+  for (std::size_t i = 0; i < 16; ++i) {
+    hello.sender.bytes[i] = std::to_integer<std::uint8_t>(at[16 + i]);
+    hello.receiver.bytes[i] = std::to_integer<std::uint8_t>(at[32 + i]);
+    hello.nonce[i] = std::to_integer<std::uint8_t>(at[48 + i]);
+  }
+  for (std::size_t i = 0; i < 32; ++i) {
+    hello.secret[i] = std::to_integer<std::uint8_t>(at[64 + i]);
+  }
+  return hello;
+}
+
+DescriptionBytes encode_description(const OpDescription& description) {
+  DescriptionBytes bytes{};
+  bytes[0] = static_cast<std::byte>(description.kind);
+  bytes[1] = static_cast<std::byte>(description.plan);
+  bytes[2] = static_cast<std::byte>(description.dtype);
+  bytes[3] = static_cast<std::byte>(description.reduction);
+  store_le(bytes.data() + 4, description.root);
+  store_le(bytes.data() + 8, description.count);
+  store_le(bytes.data() + 16, description.chunk_bytes);
+  return bytes;
+}
+
+Result<OpDescription> parse_description(std::span<const std::byte> bytes) {
+  if (bytes.size() != kDescriptionBytes) {
+    return refuse("an op's description has 48 bytes, got " + std::to_string(bytes.size()));
+  }
+  const std::byte* at = bytes.data();
+  const auto kind = std::to_integer<std::uint8_t>(at[0]);
+  const auto plan = std::to_integer<std::uint8_t>(at[1]);
+  const auto dtype = std::to_integer<std::uint8_t>(at[2]);
+  const auto reduction = std::to_integer<std::uint8_t>(at[3]);
+  if (kind < 1 || kind > 4 || plan > 2 || dtype != 1 || reduction > 1) {
+    return refuse("an op's description has an unknown kind, plan, dtype or reduction");
+  }
+  for (std::size_t i = 20; i < kDescriptionBytes; ++i) {
+    if (at[i] != std::byte{0}) {
+      return refuse("an op's description has reserved bits set");
+    }
+  }
+  OpDescription description;
+  description.kind = static_cast<OpKind>(kind);
+  description.plan = static_cast<Plan>(plan);
+  description.dtype = static_cast<DType>(dtype);
+  description.reduction = static_cast<Reduction>(reduction);
+  description.root = load_le<std::uint32_t>(at + 4);
+  description.count = load_le<std::uint64_t>(at + 8);
+  description.chunk_bytes = load_le<std::uint32_t>(at + 16);
+  if (description.count > limits::kMaxVectorBytes / dtype_bytes(description.dtype)) {
+    return refuse("an op's description claims " + std::to_string(description.count) + " elements");
+  }
+  if (description.chunk_bytes > limits::kMaxPayload) {
+    return refuse("an op's description claims chunks of " +
+                  std::to_string(description.chunk_bytes) + " bytes");
+  }
+  if (description.root >= limits::kMaxMembers) {
+    return refuse("an op's description names root " + std::to_string(description.root));
+  }
+  return description;
+}
+
+std::size_t dtype_bytes(DType dtype) {
+  switch (dtype) {
+    case DType::f32: return 4;
+  }
+  check(false, "dtype_bytes: an unknown dtype passed validation");
+  return 0;
+}
+
+}  // namespace reef
