@@ -82,8 +82,14 @@ class Register:
     job: str
     peer: PeerId
     island: str
-    endpoints: tuple[Endpoint, ...]
     installed_epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """After Welcome, once the engine listens. From here on the others are told of this peer."""
+
+    endpoints: tuple[Endpoint, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +104,12 @@ class Linked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    pass
+    """Holds the shared state that is current, or needs none: may be made a member."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """A member that now holds the shared state of its view and can be a donor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +156,17 @@ class Report:
 
 
 PeerMessage = (
-    Register | Heartbeat | Linked | Ready | Fenced | Installed | Suspect | Leave | Report
+    Register
+    | Listening
+    | Heartbeat
+    | Linked
+    | Ready
+    | Holding
+    | Fenced
+    | Installed
+    | Suspect
+    | Leave
+    | Report
 )
 
 # --- coordinator to peer --------------------------------------------------------------------------
@@ -161,9 +182,10 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peers:
-    """Everybody registered now, the receiver too."""
+    """Everybody who listens now, the receiver too. `holders`: a joiner's donors, if any."""
 
     peers: tuple[PeerInfo, ...]
+    holders: frozenset[PeerId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
