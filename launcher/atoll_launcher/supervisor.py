@@ -1,0 +1,357 @@
+"""Which island to start, restart or stop, and when the launcher is finished: a pure state machine.
+
+    waiting --Start--> running --exit 0--> finished
+       ^                  |
+       +--- back-off -----+--- no restart left ---> lost (by a signal) or failed (by its script)
+
+Events go in with the time, actions come out; processes, clocks and signals are the shell's
+(`atoll_launcher.job`). Times are seconds of any one monotonic clock.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from atoll_launcher import exit_codes
+
+BACKOFF_FIRST_S = 1.0
+BACKOFF_MAX_S = 30.0
+# An island that ran for so long was well: its next crash begins with the short wait again.
+HEALTHY_AFTER_S = 60.0
+# Restarts are counted over ten minutes: an island that dies once an hour, as spot machines do, may
+# run for weeks, and one that dies at every start is given up within a minute.
+RESTART_WINDOW_S = 600.0
+# All islands that fail alike within so short a time have a script that cannot start.
+STARTUP_S = 2.0
+# From the polite request to SIGKILL.
+KILL_AFTER_S = 2.0
+
+
+# --- events ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begin:
+    """Start all islands."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildExited:
+    """An island's process ended, by `signal` if not 0. `error`: its traceback's last line."""
+
+    island: str
+    code: int
+    signal: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """The coordinator made an island of this launcher a member of a view."""
+
+    island: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OthersPresent:
+    """How many islands that are not this launcher's take part in the job."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStopped:
+    """The job was stopped elsewhere: the islands leave by themselves, and soon."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRequested:
+    """The user wants to stop. The second time: at once."""
+
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = Begin | ChildExited | Joined | OthersPresent | JobStopped | StopRequested | Tick
+
+
+# --- actions --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    island: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restarting:
+    """An announcement: `island` starts again in `wait_s`; it is restart number `attempt`."""
+
+    island: str
+    attempt: int
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GaveUp:
+    """An announcement: `island` is not started again."""
+
+    island: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoticeStop:
+    """Tell the job that it stops."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terminate:
+    island: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kill:
+    island: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """All processes have ended. `shown` is an island whose failure is worth showing, if any."""
+
+    code: int
+    message: str
+    shown: str = ""
+
+
+Action = Start | Restarting | GaveUp | NoticeStop | Terminate | Kill | Finish
+
+
+# --- the machine ----------------------------------------------------------------------------------
+
+
+class State(enum.Enum):
+    """Where an island's process is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    LOST = "lost"
+    FAILED = "failed"
+
+
+@dataclass(slots=True, kw_only=True)
+class Island:
+    """What the supervisor knows of one island."""
+
+    name: str
+    state: State = State.WAITING
+    attempt: int = 0
+    started_at_s: float = 0.0
+    start_at_s: float = 0.0
+    backoff_s: float = BACKOFF_FIRST_S
+    restarts_at_s: list[float] = field(default_factory=list)
+    has_joined: bool = False
+    first_failure: str | None = None
+
+
+class Supervisor:
+    """The islands of one launcher.
+
+    `floor` is how many islands the job cannot go on without, whoever started them.
+    """
+
+    def __init__(self, names: list[str], *, max_restarts: int, floor: int) -> None:
+        self.islands = {name: Island(name=name) for name in names}
+        self._max_restarts = max_restarts
+        self._floor = floor
+        self._others = 0
+        self._verdict: Finish | None = None  # set: everything is being stopped
+        self._kill_at_s: float | None = None
+        self._job_stopped = False
+        self._finished = False
+        self._job_complete = False
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Take one event at the time `now`; return what to do, in order."""
+        if self._finished:
+            return []
+        match event:
+            case Begin():
+                actions = self._start_due(now)
+            case ChildExited():
+                actions = self._child_exited(event, now)
+            case Joined():
+                self.islands[event.island].has_joined = True
+                actions = []
+            case OthersPresent():
+                self._others = event.count
+                actions = self._check_floor(now)
+            case JobStopped():
+                actions = self._stopped_elsewhere(now)
+            case StopRequested():
+                actions = self._stop_requested(event, now)
+            case Tick():
+                actions = self._start_due(now) + self._kill_due(now)
+            case _:
+                assert_never(event)
+        return actions + self._finish_when_all_ended()
+
+    def deadline_s(self) -> float | None:
+        """Return the time at which a Tick is due, if any."""
+        times = [i.start_at_s for i in self.islands.values() if i.state is State.WAITING]
+        if self._kill_at_s is not None:
+            times.append(self._kill_at_s)
+        return min(times, default=None)
+
+    def _in(self, *states: State) -> list[Island]:
+        return [island for island in self.islands.values() if island.state in states]
+
+    def _start_due(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        for island in self._in(State.WAITING):
+            if island.start_at_s <= now:
+                island.state = State.RUNNING
+                island.started_at_s = now
+                actions.append(Start(island=island.name, attempt=island.attempt))
+        return actions
+
+    def _kill_due(self, now: float) -> list[Action]:
+        if self._kill_at_s is None or now < self._kill_at_s:
+            return []
+        self._kill_at_s = None
+        return [Kill(island=island.name) for island in self._in(State.RUNNING)]
+
+    def _child_exited(self, event: ChildExited, now: float) -> list[Action]:
+        island = self.islands[event.island]
+        if event.code == 0 and event.signal == 0:
+            island.state = State.FINISHED
+            self._job_complete |= island.has_joined
+            return self._drop_waiting() if self._job_complete else []
+        given_up = State.LOST if event.signal else State.FAILED
+        if self._verdict is not None or self._job_stopped:
+            island.state = given_up
+            return []
+        if island.attempt == 0:
+            island.first_failure = self._fingerprint(island, event, now)
+        if self._script_cannot_start():
+            island.state = given_up
+            message = "all islands failed in the same way while they started; not tried again"
+            return self._stop(
+                Finish(code=exit_codes.WORKER_FAILED, message=message, shown=island.name), now
+            )
+        reason = self._why_not_again(island, now)
+        if reason:
+            island.state = given_up
+            return [GaveUp(island=island.name, reason=reason), *self._check_floor(now)]
+        return [self._schedule(island, now)]
+
+    def _fingerprint(self, island: Island, event: ChildExited, now: float) -> str | None:
+        """Return what the islands' first failures are compared by; None: it was no bad start.
+
+        A traceback before the island has joined counts however late it came, for importing torch
+        alone can take longer than STARTUP_S. A signal is something that others do to a process.
+        """
+        early = now - island.started_at_s <= STARTUP_S
+        if event.signal or island.has_joined or not (early or event.error):
+            return None
+        return f"{event.code} {event.error}"
+
+    def _script_cannot_start(self) -> bool:
+        failures = {island.first_failure for island in self.islands.values()}
+        return len(failures) == 1 and None not in failures
+
+    def _why_not_again(self, island: Island, now: float) -> str:
+        if self._job_complete:
+            return "the job is complete"
+        if self._max_restarts == 0:
+            return "restarts are off"
+        recent = [t for t in island.restarts_at_s if now - t < RESTART_WINDOW_S]
+        island.restarts_at_s = recent
+        if len(recent) >= self._max_restarts:
+            return f"{len(recent)} restarts within {RESTART_WINDOW_S / 60:.0f} minutes"
+        return ""
+
+    def _schedule(self, island: Island, now: float) -> Restarting:
+        if now - island.started_at_s >= HEALTHY_AFTER_S:
+            island.backoff_s = BACKOFF_FIRST_S
+        wait_s = island.backoff_s
+        island.state = State.WAITING
+        island.attempt += 1
+        island.has_joined = False
+        island.start_at_s = now + wait_s
+        island.restarts_at_s.append(now)
+        island.backoff_s = min(2 * island.backoff_s, BACKOFF_MAX_S)
+        return Restarting(island=island.name, attempt=island.attempt, wait_s=wait_s)
+
+    def _drop_waiting(self) -> list[Action]:
+        """Give up islands in back-off: there is nobody left to fetch the job's state from."""
+        actions: list[Action] = []
+        for island in self._in(State.WAITING):
+            island.state = State.LOST
+            actions.append(GaveUp(island=island.name, reason="the job is complete"))
+        return actions
+
+    def _check_floor(self, now: float) -> list[Action]:
+        given_up = self._in(State.LOST, State.FAILED)
+        left = len(self.islands) - len(given_up) + self._others
+        if not given_up or left >= self._floor or self._verdict or self._job_complete:
+            return []
+        message = f"{left} islands are left, and the job needs {self._floor}"
+        return self._stop(
+            Finish(code=exit_codes.BELOW_MINIMUM, message=message, shown=given_up[-1].name), now
+        )
+
+    def _stopped_elsewhere(self, now: float) -> list[Action]:
+        if self._job_stopped or self._verdict is not None:
+            return []
+        self._job_stopped = True
+        for island in self._in(State.WAITING):
+            island.state = State.LOST
+        # The islands were told too: they need time for the round that they are in, not for ever.
+        self._kill_at_s = now + 5 * KILL_AFTER_S
+        return []
+
+    def _stop_requested(self, event: StopRequested, now: float) -> list[Action]:
+        if self._verdict is None:
+            return self._stop(Finish(code=event.exit_code, message="stopped by the user"), now)
+        self._kill_at_s = now
+        return self._kill_due(now)
+
+    def _stop(self, verdict: Finish, now: float) -> list[Action]:
+        self._verdict = verdict
+        self._kill_at_s = now + KILL_AFTER_S
+        for island in self._in(State.WAITING):
+            island.state = State.LOST
+        running = self._in(State.RUNNING)
+        return [
+            NoticeStop(message=verdict.message),
+            *(Terminate(island=island.name) for island in running),
+        ]
+
+    def _finish_when_all_ended(self) -> list[Action]:
+        if self._in(State.RUNNING, State.WAITING):
+            return []
+        self._finished = True
+        self._kill_at_s = None
+        return [self._verdict or self._natural_end()]
+
+    def _natural_end(self) -> Finish:
+        """Judge a run that was not stopped: a loss is what atoll is there for, a failure is not."""
+        failed = [island.name for island in self._in(State.FAILED)]
+        finished, total = len(self._in(State.FINISHED)), len(self.islands)
+        if failed:
+            message = f"{' and '.join(failed)} failed; {finished} of {total} islands finished"
+            return Finish(code=exit_codes.WORKER_FAILED, message=message, shown=failed[-1])
+        if finished == 0 and not self._job_stopped:
+            return Finish(code=exit_codes.BELOW_MINIMUM, message="no island finished")
+        return Finish(code=exit_codes.OK, message=f"{finished} of {total} islands finished")
