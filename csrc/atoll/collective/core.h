@@ -4,11 +4,12 @@
 // I/O: none. Frames come in through place()/deliver(), go out as actions. Time is an argument.
 // Ownership: input and output buffers belong to the core from submit() until the op's Complete
 //   action has been taken; it never frees them. Payload spans of Send actions point into those
-//   buffers (or into `owned`), and stay valid until the shell has sent or purged them: before every
-//   Complete the core emits Release(op), on which the shell must drop or copy what it still queues
-//   for that op and stop receiving into its output.
-// Failure: peers' mistakes are Errors of deliver() (the shell ends that link); an op's own failure
-//   is the code in its Complete.
+//   buffers, or are empty when `owned` holds the bytes. They stay valid until the shell has sent or
+//   purged them: before every Complete, and before an op runs again in a new view, the core emits
+//   Release(op), on which the shell must drop what it still queues for that op (finishing a frame
+//   half sent from a copy) and move what it still receives into its output to memory of its own.
+// Failure: peers' mistakes are Errors of deliver(), or Blame actions when a frame was kept first (the
+//   shell ends that link); an op's own failure is the code in its Complete.
 #pragma once
 
 #include <cstddef>
@@ -50,7 +51,7 @@ struct Send {
   std::vector<std::byte> owned;        // small payloads (START)
   OpId op = 0;                         // whose buffer; 0 for notices
 };
-struct Release {  // drop every reference to this op's buffers, now
+struct Release {  // drop every reference to this op's buffers, now; the op may run again
   OpId op = 0;
 };
 struct Complete {
@@ -68,7 +69,11 @@ struct Installed {  // this member has switched (or, if it is absent from the vi
   Epoch epoch = 0;
   bool member = true;
 };
-using Action = std::variant<Send, Release, Complete, Fenced, Installed>;
+struct Blame {  // a frame kept from this peer turned out to break the protocol: end the link
+  PeerId peer;
+  Error error;
+};
+using Action = std::variant<Send, Release, Complete, Fenced, Installed, Blame>;
 
 struct CoreOptions {
   std::uint32_t chunk_bytes = limits::kDefaultChunkBytes;
@@ -110,7 +115,7 @@ class Core {
   // The link to `peer` is gone: exchanges with it fail (peer_lost), its early frames are dropped.
   // Collectives wait for the coordinator's verdict.
   void link_down(const PeerId& peer, Nanos now);
-  // Deadlines. Returns when to call again at the latest.
+  // Deadlines. Returns when to call again at the latest; submit and install may bring one forward.
   Nanos tick(Nanos now);
 
   // The next action, in order; false when there is none.
