@@ -114,9 +114,20 @@ class Engine:
         plan: str = "auto",
         timeout_ns: int = ...,
     ) -> int:
-        """fp32 sum of `count` elements from address `source` to `target`; plan auto, ring or direct."""
+        """fp32 sum of `count` elements from address `source` to `target`.
+
+        plan: auto, ring or direct.
+        """
+
     def broadcast(
-        self, channel: int, source: int, target: int, count: int, root: bytes, *, timeout_ns: int = ...
+        self,
+        channel: int,
+        source: int,
+        target: int,
+        count: int,
+        root: bytes,
+        *,
+        timeout_ns: int = ...,
     ) -> int: ...
     def barrier(self, channel: int, *, timeout_ns: int = ...) -> int: ...
     def exchange(

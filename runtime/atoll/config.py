@@ -288,6 +288,12 @@ class SessionSettings:
     silence_s: float = setting(
         5.0, "A link that is silent for so long is reported as lost.", minimum=0.1
     )
+    form_timeout_s: float = setting(
+        600.0, "How long to wait for enough islands, and for the shared state.", minimum=0.1
+    )
+    op_timeout_s: float = setting(
+        1800.0, "A collective that takes longer fails on all islands.", minimum=0.001
+    )
     metrics_port: int = setting(
         0, "Port of the Prometheus metrics; 0: any; -1: none.", minimum=-1, maximum=65535
     )

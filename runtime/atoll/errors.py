@@ -7,8 +7,8 @@
     │   └── MismatchError               members disagree about an op (kind, size, plan)
     └── RuntimeFault (RuntimeError)     what peers, networks and machines do
         ├── CannotJoin                  coordinator unreachable, job or version mismatch
-        ├── Expelled                    the others went on without this peer; join again as a new one
-        ├── DeadlineExceeded            an op or a wait took longer than it was allowed to
+        ├── Expelled                    the others went on without this peer
+        ├── DeadlineExceeded            an op or a wait took longer than allowed
         ├── OpAborted                   somebody aborted the op, on all members alike
         ├── PeerLost                    a named partner is gone
         ├── StateUnavailable            no member holds the shared state asked for

@@ -1,0 +1,1 @@
+"""Which samples an island trains on: the ledger, the order, the batches."""
