@@ -1,0 +1,93 @@
+"""Train a byte-level GPT on Python's standard library with DiLoCo.
+
+Alone:                python examples/train_gpt.py
+As three islands:     atoll run --standalone --islands 3 examples/train_gpt.py
+One island more:      atoll run --join HOST:PORT examples/train_gpt.py
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import corpus
+import torch
+from gpt import GPT, Config
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+import atoll
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--rounds", type=int, default=100, help="outer steps to train for (100)")
+    add("--sync-every", type=int, default=20, help="inner steps between two outer steps (20)")
+    add("--batch-size", type=int, default=16, help="sequences in an island's batch (16)")
+    add("--lr", type=float, default=1e-3, help="learning rate of the inner AdamW (0.001)")
+    add("--layers", type=int, default=3, help="(3)")
+    add("--width", type=int, default=96, help="(96)")
+    add("--block", type=int, default=64, help="bytes in a sequence (64)")
+    add("--seed", type=int, default=0, help="of the first parameters and the order of data (0)")
+    add("--eval-every", type=int, default=1, help="rounds between two evaluations (1)")
+    add("--eval-blocks", type=int, default=64, help="held-out sequences in one (64)")
+    add("--max-bytes", type=int, help="train on a sample of the corpus of this size (all of it)")
+    return parser.parse_args()
+
+
+def held_out(text: corpus.Bytes, block: int, count: int) -> tuple[Tensor, Tensor]:
+    """Return x and y, both [count, block]: the same blocks on every island, spread evenly."""
+    blocks = corpus.Blocks(text, block)
+    count = min(count, len(blocks))
+    x, y = default_collate([blocks[i * len(blocks) // count] for i in range(count)])
+    return x, y
+
+
+@torch.inference_mode()
+def evaluate(model: GPT, x: Tensor, y: Tensor) -> float:
+    """Return the loss on the held-out sample, in nats a byte."""
+    return float(model.loss(x, y))
+
+
+def main() -> None:
+    args = arguments()
+    text = corpus.load(max_bytes=args.max_bytes)
+    dataset = corpus.Blocks(text.train, args.block)
+    x_held_out, y_held_out = held_out(text.validation, args.block, args.eval_blocks)
+
+    torch.manual_seed(args.seed)
+    model = GPT(Config(block=args.block, layers=args.layers, width=args.width))
+    inner = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.95))
+    print(
+        f"{sum(p.numel() for p in model.parameters()):,} parameters; "
+        f"{len(text.train):,} bytes of text, fingerprint {text.fingerprint}",
+        flush=True,
+    )
+
+    with atoll.join() as session:
+        outer = atoll.DiLoCo(
+            session, model, inner, sync_every=args.sync_every, outer_lr=0.7, outer_momentum=0.9
+        )
+        if session.rank == 0 and outer.round == 0:
+            session.report(validation_loss=evaluate(model, x_held_out, y_held_out))
+
+        for x, y in session.batches(
+            dataset, batch_size=args.batch_size, rounds=args.rounds, seed=args.seed
+        ):
+            loss = model.loss(x, y)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            inner.step()
+            inner.zero_grad()
+            outer.step(loss)
+
+            # Right after a round the model holds the outer parameters, which are what counts.
+            due = outer.round % args.eval_every == 0 or outer.round == args.rounds
+            if outer.just_synced and session.rank == 0 and due:
+                session.report(validation_loss=evaluate(model, x_held_out, y_held_out))
+
+
+if __name__ == "__main__":
+    main()
