@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from atoll import errors
 from atoll.config import SessionSettings, session_settings
 from atoll.data.batches import Dataset, RoundMethod
+from atoll.data.journal import Entry, line_of
 from atoll.data.ledger import Share
 from atoll.engine import Collectives, Handle
 from atoll.membership.messages import Departure, Report
@@ -307,14 +307,14 @@ class Session:
             self._metrics.tokens.inc(self.progress.tokens - before)
             self._metrics.sync_seconds.inc(sync_s)
         self._journal(
-            {
-                "time": time.time(),
-                "round": round_,
-                "epoch": epoch,
-                "data_epoch": data_epoch,
-                "digest": digest,
-                "used": {share.peer.hex(): [list(span) for span in share.spans] for share in used},
-            }
+            Entry(
+                time_s=time.time(),
+                round=round_,
+                epoch=epoch,
+                data_epoch=data_epoch,
+                digest=digest,
+                used={share.peer.hex(): share.spans for share in used},
+            )
         )
 
     # --- the end ----------------------------------------------------------------------------------
@@ -427,12 +427,12 @@ class Session:
         ended = self._client.membership().ended
         return ended if isinstance(fault, errors.SessionClosed) and ended is not None else fault
 
-    def _journal(self, line: dict[str, Any]) -> None:
+    def _journal(self, entry: Entry) -> None:
         if self.settings.log_dir is None:
             return
         path = self.settings.log_dir / f"ledger-{self.island}.jsonl"
         try:
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(line_of(entry) + "\n")
         except OSError as error:
             logger.warning("%s: %s; the journal of samples is incomplete", path, error.strerror)

@@ -167,8 +167,8 @@ class DiLoCo:
         weights = total[numel:].tolist()
         self._outer_step(total[:numel], sum(weights))
         members = self._session.members_of(outcome.epoch)
+        data_epoch = self._ledger.epoch
         self._ledger, used = ledgers.settled(self._ledger, weights)
-        settled_epoch = self._ledger.epoch
         self._ledger = ledgers.assigned(self._ledger, members)
         self.round += 1
         manifest = self._absorb()
@@ -176,7 +176,7 @@ class DiLoCo:
         self._session.round_over(
             round_=self.round,
             epoch=outcome.epoch,
-            data_epoch=settled_epoch,
+            data_epoch=data_epoch,
             used=used,
             loss=float(self._loss) / self._losses if self._losses else math.nan,
             digest=state_digest(manifest),
