@@ -16,6 +16,9 @@ inline constexpr std::size_t kMaxEarlyFramesPerPeer = 16'384;
 inline constexpr std::uint32_t kMaxConnectionsPerLink = 16;
 inline constexpr std::size_t kMaxPendingHandshakes = 64;
 inline constexpr Nanos kHandshakeTimeout = 5 * kSecond;
+// Shared state asked of one donor, and the longest part of a buffer that one request may name.
+inline constexpr std::size_t kMaxStateRequestsPerPeer = 64;
+inline constexpr std::uint64_t kMaxStateRequestBytes = std::uint64_t{1} << 30;
 inline constexpr std::uint32_t kMaxChannels = 4'096;
 inline constexpr std::uint32_t kMaxMembers = 4'096;
 inline constexpr std::uint64_t kMaxVectorBytes = std::uint64_t{1} << 40;

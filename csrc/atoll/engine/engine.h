@@ -7,6 +7,7 @@
 // Failure: construction fails with a Result (port in use, bad address). Afterwards: events and codes.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -15,10 +16,12 @@
 #include <vector>
 
 #include "atoll/base/ids.h"
+#include "atoll/base/limits.h"
 #include "atoll/base/result.h"
 #include "atoll/base/time.h"
 #include "atoll/collective/core.h"
 #include "atoll/collective/view.h"
+#include "atoll/net/link_end.h"
 
 namespace reef {
 
@@ -31,6 +34,7 @@ struct EngineOptions {
   Nanos heartbeat = 500 * kMillisecond;     // on a connection that has sent nothing for so long
   Nanos silence = 5 * kSecond;              // a link that has received nothing for so long is lost
   Nanos dial_timeout = 10 * kSecond;        // keeps trying to reach a peer for so long
+  Nanos handshake_timeout = limits::kHandshakeTimeout;
   CoreOptions core;
 };
 
@@ -38,7 +42,6 @@ struct EngineOptions {
 struct LinkUp {
   PeerId peer;
 };
-enum class LinkEnd : std::uint8_t { unreachable = 1, reset = 2, silent = 3, protocol = 4, bye = 5, dropped = 6 };
 struct LinkDown {
   PeerId peer;
   LinkEnd reason = LinkEnd::reset;
