@@ -7,6 +7,7 @@ counted, and the islands' logs have all of it.
 
 from __future__ import annotations
 
+import os
 import queue
 import sys
 import threading
@@ -28,6 +29,10 @@ CLOSE_S = 1.0
 
 class Display(Protocol):
     """Where events and islands' lines go. All calls come from one thread."""
+
+    @property
+    def shows_output(self) -> bool:
+        """Whether all that islands print is shown and stays."""
 
     def event(self, event: Event) -> None:
         """Show an event."""
@@ -52,6 +57,10 @@ class PlainDisplay:
         self._dropped = 0
         self._thread = threading.Thread(target=self._write_all, name="display", daemon=True)
         self._thread.start()
+
+    @property
+    def shows_output(self) -> bool:
+        return not self._quiet
 
     def event(self, event: Event) -> None:
         line = plain_line(event)
@@ -108,6 +117,10 @@ class LiveDisplay:
         self._thread = threading.Thread(target=self._draw_all, name="display", daemon=True)
         self._thread.start()
 
+    @property
+    def shows_output(self) -> bool:
+        return False
+
     def event(self, event: Event) -> None:
         self._state = advance(self._state, event)
 
@@ -153,8 +166,6 @@ class LiveDisplay:
 
 def make_display(job: str, *, plain: bool, quiet: bool) -> Display:
     """Return the live view on a terminal that can draw one, plain lines anywhere else."""
-    import os
-
     if plain or not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return PlainDisplay(quiet=quiet)
     return LiveDisplay(job, quiet=quiet)

@@ -11,6 +11,7 @@ Events go in with the time, actions come out; processes, clocks and signals are 
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -27,6 +28,9 @@ RESTART_WINDOW_S = 600.0
 STARTUP_S = 2.0
 # From the polite request to SIGKILL.
 KILL_AFTER_S = 2.0
+# How long a launcher that hosts the coordinator lets the islands of others finish: they are at most
+# a round behind, and a round between machines takes seconds.
+LINGER_S = 10.0
 
 
 # --- events ---------------------------------------------------------------------------------------
@@ -108,6 +112,13 @@ class GaveUp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """An announcement: nothing runs here, but the coordinator stays for the islands of others."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NoticeStop:
     """Tell the job that it stops."""
 
@@ -133,7 +144,7 @@ class Finish:
     shown: str = ""
 
 
-Action = Start | Restarting | GaveUp | NoticeStop | Terminate | Kill | Finish
+Action = Start | Restarting | GaveUp | Waiting | NoticeStop | Terminate | Kill | Finish
 
 
 # --- the machine ----------------------------------------------------------------------------------
@@ -167,13 +178,18 @@ class Island:
 class Supervisor:
     """The islands of one launcher.
 
-    `floor` is how many islands the job cannot go on without, whoever started them.
+    `floor` is how many islands the job cannot go on without, whoever started them. `hosts`: the
+    coordinator ends with this launcher.
     """
 
-    def __init__(self, names: list[str], *, max_restarts: int, floor: int) -> None:
+    def __init__(
+        self, names: list[str], *, max_restarts: int, floor: int, hosts: bool = True
+    ) -> None:
         self.islands = {name: Island(name=name) for name in names}
         self._max_restarts = max_restarts
         self._floor = floor
+        self._hosts = hosts
+        self._linger_until_s: float | None = None
         self._others = 0
         self._verdict: Finish | None = None  # set: everything is being stopped
         self._kill_at_s: float | None = None
@@ -204,14 +220,13 @@ class Supervisor:
                 actions = self._start_due(now) + self._kill_due(now)
             case _:
                 assert_never(event)
-        return actions + self._finish_when_all_ended()
+        return actions + self._finish_when_all_ended(now)
 
     def deadline_s(self) -> float | None:
         """Return the time at which a Tick is due, if any."""
         times = [i.start_at_s for i in self.islands.values() if i.state is State.WAITING]
-        if self._kill_at_s is not None:
-            times.append(self._kill_at_s)
-        return min(times, default=None)
+        times += [t for t in (self._kill_at_s, self._linger_until_s) if t is not None]
+        return min((t for t in times if t < math.inf), default=None)
 
     def _in(self, *states: State) -> list[Island]:
         return [island for island in self.islands.values() if island.state in states]
@@ -338,11 +353,20 @@ class Supervisor:
             *(Terminate(island=island.name) for island in running),
         ]
 
-    def _finish_when_all_ended(self) -> list[Action]:
+    def _finish_when_all_ended(self, now: float) -> list[Action]:
         if self._in(State.RUNNING, State.WAITING):
             return []
+        if self._verdict is None and self._hosts and self._others and not self._job_stopped:
+            if self._linger_until_s is None:
+                # With no island finished here, the job is theirs now, however long it takes.
+                is_done = bool(self._in(State.FINISHED))
+                self._linger_until_s = now + (LINGER_S if is_done else math.inf)
+                time = f"up to {LINGER_S:.0f} s " if is_done else ""
+                return [Waiting(message=f"waiting {time}for the islands of other launchers")]
+            if now < self._linger_until_s:
+                return []
         self._finished = True
-        self._kill_at_s = None
+        self._kill_at_s = self._linger_until_s = None
         return [self._verdict or self._natural_end()]
 
     def _natural_end(self) -> Finish:

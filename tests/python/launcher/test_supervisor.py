@@ -24,6 +24,7 @@ from atoll_launcher.supervisor import (
     Supervisor,
     Terminate,
     Tick,
+    Waiting,
 )
 
 NAMES = ["a", "b", "c"]
@@ -228,6 +229,40 @@ def test_a_job_stopped_elsewhere_ends_without_restarts() -> None:
     machine.handle(ChildExited(island="b", code=0), 10.5)
     assert machine.handle(Tick(), 20.0) == [Kill(island="c")]
     assert machine.handle(killed("c"), 20.1) == [Finish(code=0, message="2 of 3 islands finished")]
+
+
+def test_the_host_waits_for_the_islands_of_others_a_while() -> None:
+    machine = begun()
+    machine.handle(OthersPresent(count=1), 5.0)
+    for name in "ab":
+        machine.handle(ChildExited(island=name, code=0), 10.0)
+    (action,) = machine.handle(ChildExited(island="c", code=0), 10.0)
+    assert isinstance(action, Waiting)
+    assert machine.deadline_s() == 10.0 + sv.LINGER_S
+    assert machine.handle(Tick(), 12.0) == []
+    finish = Finish(code=0, message="3 of 3 islands finished")
+    assert machine.handle(OthersPresent(count=0), 13.0) == [finish]
+
+
+def test_the_host_waits_for_a_job_that_only_others_still_train() -> None:
+    machine = begun(max_restarts=0)
+    machine.handle(OthersPresent(count=1), 5.0)
+    for name in NAMES:
+        last = machine.handle(killed(name), 10.0)[-1]
+    assert isinstance(last, Waiting)
+    assert machine.deadline_s() is None
+    assert machine.handle(StopRequested(exit_code=143), 99.0)[-1] == Finish(
+        code=143, message="stopped by the user"
+    )
+
+
+def test_who_does_not_host_does_not_wait() -> None:
+    machine = Supervisor(["a"], max_restarts=0, floor=0, hosts=False)
+    machine.handle(Begin(), 0.0)
+    machine.handle(OthersPresent(count=3), 5.0)
+    assert machine.handle(ChildExited(island="a", code=0), 10.0) == [
+        Finish(code=0, message="1 of 1 islands finished")
+    ]
 
 
 steps = st.one_of(

@@ -1,0 +1,228 @@
+"""Follows a job through its coordinator: Status and Watch of control.proto, turned into events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from atoll.pb import control_pb2 as pb
+from atoll.pb import control_pb2_grpc
+from atoll_launcher import exit_codes
+from atoll_launcher.events import Event, Kind, Value
+from atoll_launcher.exit_codes import LauncherError
+
+POLL_S = 0.5
+CALL_TIMEOUT_S = 3.0
+RETRY_S = 1.0
+HISTORY_PAUSE_S = 0.25
+# The coordinator is often on this machine: no http_proxy of the environment may get between.
+OPTIONS = [
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+]
+
+_KINDS = {
+    kind.value: kind
+    for kind in (
+        Kind.JOINED,
+        Kind.LEFT,
+        Kind.VIEW,
+        Kind.ROUND,
+        Kind.PARITY,
+        Kind.STATE_LOST,
+        Kind.STOPPING,
+    )
+}
+
+
+def departure_name(reason: int) -> str:
+    """Return crashed for DEPARTURE_CRASHED, and so on; empty when there is no reason."""
+    if reason == pb.DEPARTURE_UNSPECIFIED:
+        return ""
+    try:
+        return pb.Departure.Name(reason).removeprefix("DEPARTURE_").lower()
+    except ValueError:
+        return f"reason {reason}"
+
+
+def member_names(status: pb.StatusReply) -> list[str]:
+    """Return the islands of the current view, by rank."""
+    names = {peer.info.id: peer.info.island for peer in status.peers}
+    return [names.get(member, member.hex()[:8]) for member in status.members]
+
+
+def report_event(peer: pb.PeerStatus, time_s: float) -> Event:
+    """Return what a peer reported last, with the report's own field names."""
+    report = peer.report
+    fields: dict[str, Value] = {
+        field.name: getattr(report, field.name) for field in report.DESCRIPTOR.fields
+    }
+    fields["peer_id"] = peer.info.id.hex()
+    return Event(kind=Kind.REPORT, time_s=time_s, island=peer.info.island, fields=fields)
+
+
+def job_event(event: pb.JobEvent, status: pb.StatusReply | None) -> Event | None:
+    """Return an event of the coordinator, completed by the status right after it.
+
+    None for kinds that this launcher does not know: a newer coordinator may have more.
+    """
+    kind = _KINDS.get(event.kind)
+    if kind is None:
+        return None
+    fields: dict[str, Value] = {"epoch": event.epoch}
+    if event.peer_id:
+        fields["peer_id"] = event.peer_id.hex()
+    if event.message:
+        fields["message"] = event.message
+    if kind is Kind.LEFT:
+        fields["reason"] = departure_name(event.reason) or "unknown"
+    if kind is Kind.VIEW and status is not None:
+        fields["members"] = list(member_names(status))
+    if kind in (Kind.ROUND, Kind.PARITY):
+        fields["round"] = event.round
+        fields["loss"] = event.loss
+    if kind is Kind.ROUND and status is not None:
+        fields.update(_round_sums(event, status))
+    return Event(kind=kind, time_s=event.time_s, island=event.island, fields=fields)
+
+
+def _round_sums(event: pb.JobEvent, status: pb.StatusReply) -> Mapping[str, Value]:
+    members = [peer for peer in status.peers if peer.info.id in set(status.members)]
+    reports = [peer.report for peer in members]
+    done = [p for p in members if p.report.round == event.round and p.report.contributed]
+    return {
+        "islands": len(members),
+        "contributed": sorted(peer.info.island for peer in done),
+        "tokens_per_s": sum(report.tokens_per_s for report in reports),
+        "sync_s": sum(r.sync_s for r in reports) / len(reports) if reports else float("nan"),
+        "sent_bytes": sum(report.sent_bytes for report in reports),
+    }
+
+
+def unreachable(address: str, error: grpc.aio.AioRpcError) -> LauncherError:
+    """Return the error of a command that needs a coordinator and found none."""
+    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        text = "check the address, and that the job still runs"
+    else:
+        text = f"is it a coordinator of atoll? ({error.code().name.lower()})"
+    return LauncherError(f"no coordinator at {address}: {text}", exit_codes.CANNOT_JOIN)
+
+
+async def fetch_status(address: str) -> pb.StatusReply:
+    """Ask a coordinator for its status. Raises LauncherError when there is none."""
+    async with grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
+        stub = control_pb2_grpc.CoordinatorStub(channel)
+        try:
+            reply: pb.StatusReply = await stub.Status(pb.StatusRequest(), timeout=CALL_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise unreachable(address, error) from error
+    return reply
+
+
+async def fetch_joined(address: str) -> set[str]:
+    """Return the islands that ever joined, from the coordinator's events.
+
+    The stream of events has no end; what was kept comes at once, so a pause ends it.
+    """
+    names: set[str] = set()
+    async with grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
+        stub = control_pb2_grpc.CoordinatorStub(channel)
+        stream = aiter(stub.Watch(pb.WatchRequest(after=0)))
+        with contextlib.suppress(grpc.aio.AioRpcError, StopAsyncIteration, TimeoutError):
+            while True:
+                event = await asyncio.wait_for(anext(stream), HISTORY_PAUSE_S)
+                if event.kind == Kind.JOINED:
+                    names.add(event.island)
+    return names
+
+
+class Observer:
+    """Calls `on_event` and `on_status` for what a coordinator tells; reconnects when it is away.
+
+    Everything runs on the event loop that `run` runs on.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        on_event: Callable[[Event], None],
+        on_status: Callable[[pb.StatusReply], None],
+    ) -> None:
+        self._address = address
+        self._on_event = on_event
+        self._on_status = on_status
+        self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
+        self._stub: Any = control_pb2_grpc.CoordinatorStub(self._channel)
+        self._reports: dict[bytes, bytes] = {}
+        self._last_number = 0
+        self._is_away = False
+
+    async def run(self) -> None:
+        """Follow the job until cancelled."""
+        await asyncio.gather(self._watch(), self._poll())
+
+    async def refresh(self) -> pb.StatusReply | None:
+        """Ask for the status now; None when the coordinator is away."""
+        try:
+            status: pb.StatusReply = await self._stub.Status(
+                pb.StatusRequest(), timeout=CALL_TIMEOUT_S
+            )
+        except grpc.aio.AioRpcError:
+            return None
+        now_s = time.time()
+        for peer in status.peers:
+            raw = peer.report.SerializeToString(deterministic=True)
+            if peer.HasField("report") and self._reports.get(peer.info.id) != raw:
+                self._reports[peer.info.id] = raw
+                self._on_event(report_event(peer, now_s))
+        self._on_status(status)
+        return status
+
+    async def stop_job(self, message: str) -> None:
+        """Ask all peers of the job to leave."""
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await self._stub.Stop(pb.StopRequest(message=message), timeout=1.0)
+
+    async def close(self) -> None:
+        await self._channel.close(None)
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                async for event in self._stub.Watch(pb.WatchRequest(after=self._last_number)):
+                    self._came_back()
+                    self._last_number = event.number
+                    known = job_event(event, await self.refresh())
+                    if known is not None:
+                        self._on_event(known)
+            except grpc.aio.AioRpcError as error:
+                self._went_away(error)
+            await asyncio.sleep(RETRY_S)
+
+    async def _poll(self) -> None:
+        while True:
+            if await self.refresh() is not None:
+                self._came_back()
+            await asyncio.sleep(POLL_S)
+
+    def _went_away(self, error: grpc.aio.AioRpcError) -> None:
+        if not self._is_away and error.code() is grpc.StatusCode.UNAVAILABLE:
+            self._is_away = True
+            self._note(f"the coordinator at {self._address} does not answer; the islands go on")
+
+    def _came_back(self) -> None:
+        if self._is_away:
+            self._is_away = False
+            self._note(f"the coordinator at {self._address} answers again")
+
+    def _note(self, message: str) -> None:
+        self._on_event(Event(kind=Kind.NOTE, time_s=time.time(), fields={"message": message}))
