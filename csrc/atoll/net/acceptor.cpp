@@ -48,6 +48,8 @@ Result<std::unique_ptr<Acceptor>> Acceptor::create(Poller& poller, Fd listener,
   return acceptor;
 }
 
+void Acceptor::sweep() { dead_.clear(); }
+
 void Acceptor::on_ready(std::uint32_t) {
   const Nanos now = monotonic_now();
   for (int i = 0; i < kAcceptsPerTurn; ++i) {

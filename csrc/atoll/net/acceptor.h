@@ -56,7 +56,7 @@ class Acceptor final : public Ready {
   // Timeouts. Returns when to call again at the latest.
   Nanos tick(Nanos now);
   // Frees what has ended; not to be called from within a call of this class.
-  void sweep() { dead_.clear(); }
+  void sweep();
   [[nodiscard]] const Rejections& rejections() const { return rejections_; }
   [[nodiscard]] bool idle() const { return pending_.empty(); }
 

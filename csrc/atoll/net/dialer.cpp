@@ -59,6 +59,8 @@ Dialer::Dialer(Poller& poller, const Options& options, DialerOwner& owner)
 
 Dialer::~Dialer() = default;
 
+void Dialer::sweep() { dead_.clear(); }
+
 void Dialer::dial(const PeerId& peer, const std::string& host, std::uint16_t port, Nanos now) {
   cancel(peer);
   auto& call = *calls_.emplace(peer, std::make_unique<Call>()).first->second;

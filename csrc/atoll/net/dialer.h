@@ -56,7 +56,7 @@ class Dialer {
   // Pauses and timeouts. Returns when to call again at the latest.
   Nanos tick(Nanos now);
   // Frees what has ended; not to be called from within a call of this class.
-  void sweep() { dead_.clear(); }
+  void sweep();
   [[nodiscard]] bool idle() const { return calls_.empty(); }
 
  private:

@@ -116,7 +116,7 @@ void Link::write_to(Connection& connection) {
     // The peer may have said why before it closed: read that first.
     receive_from(connection);
     if (stage_ == Stage::up) {
-      end(LinkEnd::reset, "sending failed: " + status.error().message);
+      fail(LinkEnd::reset, "sending failed: " + status.error().message);
     }
   }
 }
@@ -175,13 +175,13 @@ void Link::receive_from(Connection& connection) {
   }
   const Error& error = status.error();
   if (byes_ > 0 && error.code != Code::protocol) {
-    end(LinkEnd::bye, "the peer said bye");
+    fail(LinkEnd::bye, "the peer said bye");
   } else if (error.code == Code::protocol) {
-    end(LinkEnd::protocol, error.message);
+    fail(LinkEnd::protocol, error.message);
   } else if (error.sys_errno == ETIMEDOUT) {
-    end(LinkEnd::silent, "the peer acknowledged nothing: " + error.message);
+    fail(LinkEnd::silent, "the peer acknowledged nothing: " + error.message);
   } else {
-    end(LinkEnd::reset, error.message);
+    fail(LinkEnd::reset, error.message);
   }
 }
 
@@ -202,7 +202,7 @@ Status Link::deliver(const FrameHeader& header, std::span<const std::byte> paylo
 void Link::heard_bye() {
   receiving_->retire();
   if (++byes_ == connections_.size()) {
-    end(LinkEnd::bye, "the peer said bye");
+    fail(LinkEnd::bye, "the peer said bye");
   }
 }
 
@@ -225,7 +225,7 @@ Nanos Link::tick(Nanos now) {
     return kNever;
   }
   if (now - last_received_ >= timing_.silence) {
-    end(LinkEnd::silent, "nothing was heard for " +
+    fail(LinkEnd::silent, "nothing was heard for " +
                              std::to_string((now - last_received_) / kMillisecond) + " ms");
     return kNever;
   }
@@ -247,7 +247,10 @@ Nanos Link::tick(Nanos now) {
   return next;
 }
 
-void Link::end(LinkEnd reason, const std::string& message) {
+void Link::fail(LinkEnd reason, const std::string& message) {
+  if (stage_ != Stage::up) {
+    return;
+  }
   stage_ = Stage::ended;
   const Nanos now = monotonic_now();
   const LinkTally total = tally(now);

@@ -70,6 +70,8 @@ class Link final : public ConnectionOwner {
   // Heartbeats and silence. Returns when to call again at the latest.
   Nanos tick(Nanos now);
 
+  // Ends at once, with this reason.
+  void fail(LinkEnd reason, const std::string& message);
   // Ends on purpose: nothing is delivered any more; what is queued (but donations) and a BYE on each
   // connection are still sent. depart() goes on with that, also when a socket becomes ready, and
   // returns true when all is sent and the peer has closed, too.
@@ -89,7 +91,6 @@ class Link final : public ConnectionOwner {
  private:
   enum class Stage : std::uint8_t { up, leaving, ended };
   Link(const PeerId& peer, LinkTiming timing, LinkOwner& owner);
-  void end(LinkEnd reason, const std::string& message);
   void heard_bye();
   void receive_from(Connection& connection);
   void write_to(Connection& connection);
