@@ -1,0 +1,312 @@
+"""Three islands train; one is killed, one more joins. What that did is measured and printed.
+
+    make demo        or        .venv/bin/python examples/demo.py
+
+Everything is a real process that a user could have started. The exit status is 0 only when the
+validation loss fell, all islands' outer parameters stayed equal, every sample was used exactly
+once a pass, and nothing hung.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import secrets
+import shlex
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from types import FrameType
+
+from demo_summary import Event, Run, of_kind, parse_event, summarize, table, validation
+
+HERE = Path(__file__).resolve().parent
+POLL_S = 0.02
+STOP_S = 5.0  # from SIGTERM to SIGKILL
+
+# A pass of this size is over after about three quarters of the run, so that one is seen whole.
+MAX_BYTES = 3_000_000
+BLOCK = 64
+
+
+class DemoFailed(Exception):
+    """The run cannot go on; the message says why."""
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--rounds", type=int, default=75, help="outer steps (75)")
+    add("--sync-every", type=int, default=20, help="inner steps between two of them (20)")
+    add("--seed", type=int, help="of the moment of the kill and of its victim (any)")
+    add("--out", type=Path, default=HERE.parent / "build-demo", help="folder for logs and plot")
+    add("--deadline-s", type=float, default=175.0, help="it failed when it takes longer (175)")
+    return parser.parse_args()
+
+
+@dataclass(slots=True, kw_only=True)
+class Process:
+    """One `atoll run`: its output goes to a file, its events come from another."""
+
+    command: Sequence[str]
+    folder: Path
+    events: list[Event] = field(default_factory=list)
+    began_s: float = 0.0
+    _popen: subprocess.Popen[bytes] | None = None
+    _partial: str = ""
+    _offset: int = 0
+
+    def start(self) -> None:
+        self.folder.mkdir(parents=True)
+        options = ["--events", str(self._events_path), "--log-dir", str(self.folder), "--plain"]
+        program, verb, *rest = self.command
+        path = Path(sys.executable).with_name(program)
+        # What the user's shell says about other jobs does not concern this one.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("ATOLL_")}
+        self.began_s = time.time()
+        with self.output.open("wb") as output:
+            self._popen = subprocess.Popen(
+                [str(path), verb, *options, *rest],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=env,
+            )
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "output.log"
+
+    @property
+    def _events_path(self) -> Path:
+        return self.folder / "events.jsonl"
+
+    @property
+    def exit_code(self) -> int | None:
+        return None if self._popen is None else self._popen.poll()
+
+    def read_events(self) -> list[Event]:
+        """Return the events that came in since the last call."""
+        with contextlib.suppress(FileNotFoundError), self._events_path.open() as file:
+            file.seek(self._offset)
+            *lines, self._partial = (self._partial + file.read()).split("\n")
+            self._offset = file.tell()
+            new = [parse_event(line) for line in lines]
+            self.events += new
+            return new
+        return []
+
+    def island_pids(self) -> dict[str, int]:
+        """Return the process ids of the islands that have not exited."""
+        pids: dict[str, int] = {}
+        for event in self.events:
+            if event.kind == "started":
+                pids[event.island] = event.fields["pid"]
+            elif event.kind == "exited":
+                pids.pop(event.island, None)
+        return pids
+
+    def stop(self) -> None:
+        """End the launcher, which ends its islands; then whatever is left, by its id."""
+        if self._popen is None or self._popen.poll() is not None:
+            return
+        self._popen.terminate()
+        try:
+            self._popen.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.read_events()
+            self._popen.kill()
+            for pid in self.island_pids().values():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+class Demo:
+    """Follows the job and does at each moment what the story wants."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.rounds: int = args.rounds
+        self.seed: int = secrets.randbelow(10_000) if args.seed is None else args.seed
+        self.out: Path = args.out
+        self._random = random.Random(self.seed)
+        self._deadline_s = time.time() + args.deadline_s
+        self._show_every = max(1, args.rounds // 10)
+        self._next_shown = 0
+        options = {
+            "--rounds": args.rounds,
+            "--sync-every": args.sync_every,
+            "--block": BLOCK,
+            "--max-bytes": MAX_BYTES,
+        }
+        script = [os.path.relpath(HERE / "train_gpt.py")]
+        self._script = script + [str(word) for pair in options.items() for word in pair]
+        run = ["atoll", "run", "--standalone", "--islands", "3", "--max-restarts", "0"]
+        self.job = Process(command=[*run, *self._script], folder=args.out / "job")
+        self.joiner: Process | None = None
+        self.killed, self.killed_at_s, self._kill_due_s = "", 0.0, 0.0
+
+    def run(self) -> None:
+        """Play the whole story. Raises DemoFailed."""
+        for folder in ("job", "joiner"):
+            shutil.rmtree(self.out / folder, ignore_errors=True)
+        print(f"$ {shlex.join(self.job.command)}", flush=True)
+        self.job.start()
+        while any(process.exit_code is None for process in self._processes()):
+            self._step()
+            if time.time() > self._deadline_s:
+                raise DemoFailed("it hangs, or this machine is too slow: the deadline has passed")
+            time.sleep(POLL_S)
+        self._step()
+        for process in self._processes():
+            if process.exit_code != 0:
+                raise DemoFailed(f"{process.output}: exit status {process.exit_code}")
+        if self.joiner is None:
+            raise DemoFailed("the job was over before one more island could join")
+
+    def stop(self) -> None:
+        for process in self._processes():
+            process.stop()
+
+    def _processes(self) -> list[Process]:
+        return [self.job] if self.joiner is None else [self.job, self.joiner]
+
+    def _step(self) -> None:
+        for process in self._processes():
+            new = process.read_events()
+            if process is self.job:
+                for event in new:
+                    self._show(event)
+        done = max(
+            (event.fields["round"] for event in of_kind(self.job.events, "round")), default=0
+        )
+        if not self._kill_due_s and done >= self.rounds // 3:
+            self._kill_due_s = time.time() + self._random.random() * self._round_s()
+        if self._kill_due_s and not self.killed and time.time() >= self._kill_due_s:
+            self._kill()
+        if self.joiner is None and self.killed and done >= 2 * self.rounds // 3:
+            self._join()
+
+    def _round_s(self) -> float:
+        times = [event.time_s for event in of_kind(self.job.events, "round")]
+        return statistics.median(b - a for a, b in pairwise(times))
+
+    def _kill(self) -> None:
+        pids = self.job.island_pids()
+        self.killed = self._random.choice(sorted(pids))
+        self.killed_at_s = time.time()
+        os.kill(pids[self.killed], signal.SIGKILL)
+        self._say(
+            self.killed_at_s,
+            f"*** SIGKILL to {self.killed} (process {pids[self.killed]}) in the middle of a round, "
+            f"--seed {self.seed}",
+        )
+
+    def _join(self) -> None:
+        address = of_kind(self.job.events, "listening")[0].fields["address"]
+        run = ["atoll", "run", "--join", address, "--threads", "1", "--max-restarts", "0"]
+        self.joiner = Process(command=[*run, *self._script], folder=self.out / "joiner")
+        self.joiner.start()
+        self._say(self.joiner.began_s, f"*** atoll run --join {address} {self._script[0]} ...")
+
+    # --- what is printed ----------------------------------------------------------------------
+
+    def _show(self, event: Event) -> None:
+        match event.kind:
+            case "view":
+                members = ", ".join(event.fields["members"])
+                self._say(event.time_s, f"view {event.fields['epoch']}: {members}")
+            case "report":
+                points = validation(self.job.events)
+                if points and points[-1].round >= self._next_shown:
+                    self._next_shown = points[-1].round + self._show_every
+                    self._say(event.time_s, self._round_line(points[-1].round, points[-1].loss))
+            case "parity" | "state_lost":
+                self._say(event.time_s, f"{event.kind}: {event.fields.get('message', '')}")
+
+    def _round_line(self, number: int, loss: float) -> str:
+        text = f"round {number:3}  validation loss {loss:.3f}"
+        for event in of_kind(self.job.events, "round"):
+            training = event.fields["loss"]
+            if event.fields["round"] == number and training is not None:
+                rate = (event.fields["tokens_per_s"] or 0) / 1000
+                islands = event.fields["islands"]
+                text += f"  training {training:.3f}  {islands} islands  {rate:.1f}k tokens/s"
+        return text
+
+    def _say(self, time_s: float, text: str) -> None:
+        print(f"{time_s - self.job.began_s:6.1f} s  {text}", flush=True)
+
+
+def observed(demo: Demo) -> Run:
+    """Return what the run has left behind."""
+    # These take seconds to import: not while a user looks at an empty screen.
+    import corpus
+    from gpt import GPT, Config
+
+    from atoll.data import journal
+
+    assert demo.joiner is not None  # Demo.run() has ended well
+    model = GPT(Config(block=BLOCK))
+    return Run(
+        rounds=demo.rounds,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        samples=len(corpus.Blocks(corpus.load(max_bytes=MAX_BYTES).train, BLOCK)),
+        killed=demo.killed,
+        killed_at_s=demo.killed_at_s,
+        joiner_began_s=demo.joiner.began_s,
+        events=demo.job.events,
+        journals=journal.read(demo.job.folder) | journal.read(demo.joiner.folder),
+    )
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """End as Ctrl-C does, so that no process is left behind."""
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    args = arguments()
+    signal.signal(signal.SIGTERM, interrupt)
+    demo = Demo(args)
+    try:
+        demo.run()
+    except DemoFailed as failed:
+        print(f"FAILED: {failed}\n{_tail(demo.job.output)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        demo.stop()
+
+    from demo_plot import plot
+
+    run = observed(demo)
+    summary = summarize(run)
+    print(f"\n{table(run, summary)}")
+    picture = args.out / "demo.png"
+    plot(run, BLOCK, picture)
+    print(f"  {'plot':<18}{os.path.relpath(picture)}")
+    for failure in summary.failures:
+        print(f"FAILED: {failure}", file=sys.stderr)
+    return 1 if summary.failures else 0
+
+
+def _tail(path: Path, lines: int = 20) -> str:
+    if not path.exists():
+        return ""
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
