@@ -20,6 +20,7 @@
 #include <variant>
 #include <vector>
 
+#include "atoll/base/limits.h"
 #include "atoll/base/result.h"
 #include "atoll/base/time.h"
 #include "atoll/collective/view.h"
