@@ -125,11 +125,12 @@ class Process:
         try:
             self._popen.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            self.read_events()
             self._popen.kill()
-            for pid in self.island_pids().values():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            self._popen.wait()
+        self.read_events()
+        for pid in self.island_pids().values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 class Demo:

@@ -26,7 +26,7 @@ def arguments() -> argparse.Namespace:
     add("--rounds", type=int, default=100, help="outer steps to train for (100)")
     add("--sync-every", type=int, default=20, help="inner steps between two outer steps (20)")
     add("--batch-size", type=int, default=16, help="sequences in an island's batch (16)")
-    add("--lr", type=float, default=1e-3, help="learning rate of the inner AdamW (0.001)")
+    add("--lr", type=float, default=5e-4, help="learning rate of the inner AdamW (0.0005)")
     add("--layers", type=int, default=3, help="(3)")
     add("--width", type=int, default=96, help="(96)")
     add("--block", type=int, default=64, help="bytes in a sequence (64)")
