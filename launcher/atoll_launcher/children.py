@@ -187,7 +187,7 @@ def _exit_of(child: _Child) -> Exit:
         pid=child.process.pid,
         code=max(0, status),
         signal=max(0, -status),
-        error=error_line(child.tail) if status > 0 else "",
+        error=error_line(list(child.tail)) if status > 0 else "",
         log=child.log_path,
         tail=tuple(child.tail),
     )

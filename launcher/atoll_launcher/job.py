@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 from atoll.pb import control_pb2 as pb
 from atoll_launcher import supervisor as sv
@@ -84,9 +84,13 @@ class Job:
             log_dir=str(self._plan.log_dir),
             metrics_port=self._plan.metrics_port,
         )
+        self._loop.set_exception_handler(self._callback_failed)
         observing = asyncio.ensure_future(self._observer.run())
         try:
             self._feed(sv.Begin())
+            await asyncio.wait([self._verdict, observing], return_when=asyncio.FIRST_COMPLETED)
+            if observing.done():
+                observing.result()  # it only ends by an error, which is ours
             verdict = await self._verdict
             await self._drain()
         finally:
@@ -155,6 +159,16 @@ class Job:
 
     def _stop_signal(self, code: int) -> None:
         self._feed(sv.StopRequested(exit_code=code))
+
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """End the run with an error of the launcher itself: without a callback it would hang."""
+        error = context.get("exception")
+        # gRPC's poller complains in this way of a wake-up that somebody else has taken.
+        is_ours = isinstance(error, Exception) and not isinstance(error, BlockingIOError)
+        if is_ours and not self._verdict.done():
+            self._verdict.set_exception(error or RuntimeError(context["message"]))
+        else:
+            loop.default_exception_handler(context)
 
     # --- actions out ------------------------------------------------------------------------------
 

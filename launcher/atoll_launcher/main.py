@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from atoll_launcher.exit_codes import LauncherError
 from atoll_launcher.settings import AllSettings, RunSettings, load_settings, option_name
 
 HELP = describe(RunSettings)
+DEFAULTS = RunSettings()
 
 EPILOG = (
     "Exit codes: 0 done; 2 wrong usage; 3 the job cannot be joined; 4 too few islands are left; "
@@ -23,10 +25,16 @@ EPILOG = (
 )
 
 
-def _option(key: str, **rest: Any) -> Any:
+Decorator = Callable[[Callable[..., int]], Callable[..., int]]
+
+
+def _option(key: str, **rest: Any) -> Decorator:
     """Return the option of a setting. Not given, it is None, and other sources decide."""
     names = [option_name(key), *rest.pop("names", ())]
-    return click.option(*names, key, default=None, help=HELP[key], **rest)
+    default = getattr(DEFAULTS, key)
+    shown = "" if default is None or isinstance(default, bool) else f"  [default: {default}]"
+    decorator: Decorator = click.option(*names, key, default=None, help=HELP[key] + shown, **rest)
+    return decorator
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -25,7 +25,7 @@ def _known(value: float) -> float | None:
 
 
 def status_object(status: pb.StatusReply) -> dict[str, object]:
-    """Return the status as JSON will have it: the names of control.proto, ids in hex, NaN as null."""
+    """Return the status as JSON has it: names of control.proto, ids in hex, NaN as null."""
     peers: list[dict[str, object]] = []
     members = list(status.members)
     for peer in status.peers:
