@@ -88,7 +88,8 @@ class Job:
         observing = asyncio.ensure_future(self._observer.run())
         try:
             self._feed(sv.Begin())
-            await asyncio.wait([self._verdict, observing], return_when=asyncio.FIRST_COMPLETED)
+            either: list[asyncio.Future[Any]] = [self._verdict, observing]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if observing.done():
                 observing.result()  # it only ends by an error, which is ours
             verdict = await self._verdict
