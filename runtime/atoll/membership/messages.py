@@ -218,6 +218,4 @@ class StopNotice:
     message: str
 
 
-CoordinatorMessage = (
-    Welcome | Peers | Fence | Install | Expelled | Refused | StopNotice | Heartbeat
-)
+CoordinatorMessage = Welcome | Peers | Fence | Install | Expelled | Refused | StopNotice | Heartbeat

@@ -1,0 +1,1 @@
+"""The control plane's shells: gRPC around the machines of `atoll.membership`."""

@@ -1,0 +1,67 @@
+"""What peers report, for people: rounds, losses, and whether all hold the same bits."""
+
+from __future__ import annotations
+
+import math
+
+from atoll.membership.messages import PeerId, Report
+from atoll.membership.state import Peer, State
+
+KEPT_ROUNDS = 8
+"""Members are at most one round apart; digests of older rounds have been compared."""
+
+
+class Reports:
+    """Thread: none of its own; belongs to the coordinator's machine."""
+
+    def __init__(self) -> None:
+        self.round = 0
+        self.loss = float("nan")
+        self.parity_failures = 0
+        self._rounds: dict[int, dict[PeerId, tuple[str, Report]]] = {}
+        self._unequal: set[int] = set()
+
+    def add(self, state: State, peer: Peer, report: Report) -> None:
+        """Takes note of a report and tells when a round is over or members differ."""
+        peer.report = report
+        newest_known = max(self._rounds, default=0)
+        if not state.is_member(peer.id) or not report.round:
+            return
+        if report.round <= newest_known - KEPT_ROUNDS or report.round < self.round:
+            return
+        entries = self._rounds.setdefault(report.round, {})
+        entries[peer.id] = (peer.info.island, report)
+        self._compare(state, report.round)
+        for round in sorted(self._rounds):
+            if round > self.round and (round < report.round or self._complete(state, round)):
+                self._finish(state, round)
+        for old in [r for r in self._rounds if r <= max(self._rounds) - KEPT_ROUNDS]:
+            del self._rounds[old]
+            self._unequal.discard(old)
+
+    def _complete(self, state: State, round: int) -> bool:
+        return all(member.id in self._rounds[round] for member in state.members())
+
+    def _finish(self, state: State, round: int) -> None:
+        reports = [report for _, report in self._rounds[round].values()]
+        losses = [report.loss for report in reports if math.isfinite(report.loss)]
+        self.round = round
+        self.loss = sum(losses) / len(losses) if losses else float("nan")
+        contributors = sum(report.contributed for report in reports)
+        text = f"round {round}: loss {self.loss:.4f}, {contributors} contributed"
+        state.tell("round", text, round=round, loss=self.loss)
+
+    def _compare(self, state: State, round: int) -> None:
+        """Members that have committed the same round must hold the same parameters."""
+        groups: dict[str, list[str]] = {}
+        for island, report in self._rounds[round].values():
+            if report.digest:
+                groups.setdefault(report.digest, []).append(island)
+        if len(groups) > 1 and round not in self._unequal:
+            self._unequal.add(round)
+            self.parity_failures += 1
+            sides = " / ".join(
+                f"{digest[:12]}: {', '.join(sorted(islands))}"
+                for digest, islands in sorted(groups.items())
+            )
+            state.tell("parity", f"parameters differ after round {round}: {sides}", round=round)

@@ -1,0 +1,389 @@
+"""The coordinator's side of virtual synchrony: when a view changes, and how. docs/design.md 3.1.
+
+`advance` is called after every event and looks at the whole state, so it does not matter in which
+order news arrives:
+
+    lost or cut off   ->  an abort begins at once, superseding what is under way
+    fence answered    ->  Install
+    all installed     ->  the change is over
+    nothing under way ->  members that want to leave and joiners that are ready: a drain
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from atoll.membership.messages import (
+    ChangeKind,
+    Departure,
+    Fence,
+    Fenced,
+    Install,
+    PeerId,
+    Suspect,
+    View,
+)
+from atoll.membership.starts import Issued, abort_starts, all_done, drain_starts
+from atoll.membership.state import Change, Peer, Phase, State
+from atoll.membership.suspicion import largest_clique
+
+
+def advance(state: State) -> None:
+    """Carries the change of view as far as it goes now."""
+    if state.stopping:
+        return
+    state.update_severed()
+    _lose_the_silent(state)
+    _lose_the_cut_off(state)
+    deserted = bool(state.newest.view.members) and not state.members()
+    if deserted or (state.broken and not _disputed(state)):
+        _begin(state, ChangeKind.ABORT)
+    change = state.change
+    if change is not None and change.phase is Phase.FENCE and not change.waiting:
+        _install(state, change)
+    change = state.change
+    if change is not None and change.phase is Phase.INSTALL:
+        if change.withheld and change.waiting <= change.withheld:
+            _release(state, change)  # those who were to go first have left
+        if not change.waiting:
+            state.change = None
+            state.issued = [state.newest]
+            state.dirty = True
+    if state.change is None:
+        if not state.newest.view.members:
+            _form(state)
+        elif tuple(_wanted(state)) != state.newest.view.ids:
+            _begin(state, ChangeKind.DRAIN)
+
+
+# --- what peers say -------------------------------------------------------------------------------
+
+
+def on_linked(state: State, peer: Peer, linked: frozenset[PeerId]) -> None:
+    peer.linked = linked
+    if state.is_member(peer.id) and any(
+        member.id not in linked for member in state.members() if member is not peer
+    ):
+        _break(state)
+
+
+def on_suspect(state: State, peer: Peer, message: Suspect) -> None:
+    """A link was lost. Even if it comes back, what was under way on it is gone."""
+    if peer.linked is not None:
+        peer.linked -= {message.peer}
+    peer.accused[message.peer] = (message.reason, message.message)
+    newest = state.newest
+    together = state.is_member(peer.id) and state.is_member(message.peer)
+    # In a drain a member still has to finish what it does with those whom it leaves behind.
+    needed = newest.kind is ChangeKind.DRAIN and message.peer in state.members_of(
+        peer.installed_epoch
+    )
+    if together or needed:
+        _break(state)
+
+
+def _break(state: State) -> None:
+    change = state.change
+    if change is not None and change.kind is ChangeKind.ABORT and change.phase is Phase.FENCE:
+        return  # nothing of the present view goes on anyway
+    state.broken = state.dirty = True
+
+
+def on_fenced(state: State, peer: Peer, message: Fenced) -> None:
+    change = state.change
+    if change is None or change.phase is not Phase.FENCE or message.attempt != state.attempt:
+        return  # late
+    if message.epoch and not state.members_of(message.epoch):
+        state.lose(peer, Departure.PROTOCOL, f"it says it has installed view {message.epoch}")
+        return
+    if any(not c.started >= c.done >= c.committed for c in message.progress.values()):
+        state.lose(peer, Departure.PROTOCOL, "it says that more is done than started")
+        return
+    if peer.id in change.waiting:
+        change.waiting.discard(peer.id)
+        change.answers[peer.id] = message
+
+
+def on_installed(state: State, peer: Peer, epoch: int) -> None:
+    if epoch > state.newest.view.epoch:
+        state.lose(peer, Departure.PROTOCOL, f"it says it has installed view {epoch}")
+        return
+    peer.installed_epoch = max(peer.installed_epoch, epoch)
+    change = state.change
+    if (
+        change is not None
+        and change.phase is Phase.INSTALL
+        and epoch == state.newest.view.epoch
+        and peer.id in change.waiting
+    ):
+        change.waiting.discard(peer.id)
+        if peer.id in change.answers:
+            _release(state, change)
+    installed = next((e.view for e in state.issued if e.view.epoch == epoch), None)
+    absent = installed is not None and peer.id not in installed.ids
+    if peer.leaving and absent and not state.is_member(peer.id):
+        state.depart(peer, peer.leaving, "it left in good order")
+
+
+# --- who is lost ----------------------------------------------------------------------------------
+
+
+def _lose_the_silent(state: State) -> None:
+    """Deadlines. Suspicions are older than a few milliseconds when they get here."""
+    options, now_s = state.options, state.now_s
+    for peer in list(state.peers.values()):
+        if peer.lost_s is not None:
+            if peer.leaving:
+                state.depart(peer, peer.leaving, "its connection ended while it was leaving")
+            elif now_s - peer.lost_s >= options.reconnect_grace_s:
+                state.lose(
+                    peer,
+                    Departure.CRASHED,
+                    f"its connection broke and it was not back after {options.reconnect_grace_s} s",
+                )
+        elif now_s - peer.heard_s >= options.heartbeat_timeout_s:
+            state.lose(
+                peer, Departure.SILENT, f"nothing heard from it for {options.heartbeat_timeout_s} s"
+            )
+        elif _cannot_link(state, peer):
+            state.lose(
+                peer,
+                Departure.UNREACHABLE,
+                f"no link with all members after {options.join_timeout_s:g} s; "
+                "check its advertised address and firewalls",
+            )
+    change = state.change
+    if change is None or now_s - change.since_s < options.fence_timeout_s:
+        return
+    before = {peer for entry in state.issued[:-1] for peer in entry.view.ids}
+    for peer in state.alive(list(change.waiting)):
+        # A drain's Install may take as long as the op that it waits for.
+        prompt = (
+            change.phase is Phase.FENCE
+            or change.kind is ChangeKind.ABORT
+            or (peer.id not in before and peer.id not in change.withheld)
+        )
+        if prompt and now_s - change.since_s >= options.fence_timeout_s:
+            state.lose(
+                peer,
+                Departure.SILENT,
+                f"no answer to a {change.phase.value} within {options.fence_timeout_s} s",
+            )
+
+
+def _cannot_link(state: State, peer: Peer) -> bool:
+    if state.is_member(peer.id) or peer.listening_s is None or peer.leaving:
+        return False
+    if state.now_s - peer.listening_s < state.options.join_timeout_s:
+        return False
+    members = state.members()
+    return bool(members) and not all(_linked(peer, member) for member in members)
+
+
+def _lose_the_cut_off(state: State) -> None:
+    """Members that others do not reach: at once if the coordinator does not either, else the clique
+    decides when the suspicion has settled."""
+    if not state.severed:
+        return
+    for pair in list(state.severed):
+        for accused_id, accuser_id in (pair, pair[::-1]):
+            accused, accuser = state.peers.get(accused_id), state.peers.get(accuser_id)
+            if accused is None or accuser is None or not accuser.misses(accused_id):
+                continue
+            if _doubtful(state, accused) and not _doubtful(state, accuser):
+                broken = accused.lost_s is not None
+                reason = Departure.CRASHED if broken else Departure.SILENT
+                path = "its connection broke" if broken else "it is silent"
+                state.lose(accused, reason, f"{path} and {_testimony(accuser, accused)}")
+    state.update_severed()
+    settle_s = state.options.suspicion_settle_s
+    if any(state.now_s - since_s >= settle_s for since_s in state.severed.values()):
+        members = state.members()
+        rank = {peer.id: position for position, peer in enumerate(members)}
+        pairs = [(rank[one], rank[other]) for one, other in state.severed]
+        kept = set(largest_clique(len(members), pairs))
+        for position, peer in enumerate(members):
+            if position not in kept:
+                enemies = [m for m in members if m is not peer and not _linked(peer, m)]
+                others = ", ".join(enemy.info.island for enemy in enemies)
+                state.lose(peer, Departure.UNREACHABLE, f"no link between it and {others}")
+        state.update_severed()
+
+
+def _doubtful(state: State, peer: Peer) -> bool:
+    """Whether the coordinator has its own reason to think that a peer is gone."""
+    return peer.lost_s is not None or state.now_s - peer.heard_s > 3 * state.options.heartbeat_s
+
+
+def _testimony(accuser: Peer, accused: Peer) -> str:
+    _, message = accuser.accused.get(accused.id, (None, ""))
+    return f"{accuser.info.island} lost its link with it" + (f": {message}" if message else "")
+
+
+def _disputed(state: State) -> bool:
+    """Whether some members still have time to say what they see. A loss that is certain does not
+    wait for it: those that are in dispute are dealt with when the fence is answered."""
+    certain = any(peer not in state.peers for peer in state.newest.view.ids)
+    return bool(state.severed) and not certain
+
+
+def _linked(one: Peer, other: Peer) -> bool:
+    return one.has_link(other.id) and other.has_link(one.id)
+
+
+# --- the change -----------------------------------------------------------------------------------
+
+
+def _begin(state: State, kind: ChangeKind) -> None:
+    state.attempt += 1
+    state.broken = False
+    state.dirty = True
+    asked = state.members() + state.outgoing()
+    waiting = {peer.id for peer in asked}
+    state.change = Change(kind=kind, phase=Phase.FENCE, since_s=state.now_s, waiting=waiting)
+    for peer in asked:
+        state.send(peer, Fence(attempt=state.attempt, kind=kind))
+
+
+def _install(state: State, change: Change) -> None:
+    """All have answered: the next view, unless some of its members miss a link."""
+    if state.severed:
+        return  # it comes back, or the clique decides
+    answers = change.answers
+    if change.kind is ChangeKind.ABORT:
+        base, starts = abort_starts(answers, state.issued)
+        members = [peer.id for peer in state.members()]
+    else:
+        base, starts = state.newest.view.epoch, drain_starts(answers.values(), state.newest)
+        members = _wanted(state)
+    before = set(state.newest.view.ids)
+    members_now = state.alive(members)
+    recipients = members_now + [peer for peer in state.alive(answers) if peer.id not in members]
+    joiners = {peer.id for peer in members_now if peer.id not in before}
+    # While a member may still be short of an op before `start`, an installed joiner would look as
+    # if that op were settled.
+    hold = change.kind is ChangeKind.DRAIN and not all_done(answers.values(), starts)
+    change.withheld = joiners if hold and len(joiners) < len(recipients) else set()
+    _issue(state, change, members_now, recipients, base, starts)
+
+
+def _issue(
+    state: State,
+    change: Change,
+    members: list[Peer],
+    recipients: list[Peer],
+    base: int,
+    starts: dict[int, int],
+) -> None:
+    epoch = state.newest.view.epoch + 1
+    before = set(state.newest.view.ids)
+    view = View(epoch=epoch, members=tuple(peer.info for peer in members))
+    entry = Issued(view=view, kind=change.kind, starts=starts, base=base)
+    state.issued.append(entry)
+    state.holders &= set(view.ids)
+    islands = ", ".join(peer.info.island for peer in members) or "nobody"
+    state.tell("view", f"view {epoch} ({change.kind.value}): {islands}")
+    state.view_changes[_cause(change, members, before)] += 1
+    for peer in members:
+        if peer.id not in before:
+            state.tell("joined", f"{peer.info.island} joined", peer=peer.info)
+    if members and not state.holders:
+        state.holders = frozenset({members[0].id})
+        if epoch > 1:
+            oldest = members[0].info
+            text = f"nobody holds the state any more; {oldest.island} starts with its own"
+            state.tell("state_lost", text, peer=oldest)
+    change.phase = Phase.INSTALL
+    change.since_s = state.now_s
+    change.waiting = {peer.id for peer in recipients}
+    for peer in recipients:
+        if peer.id not in change.withheld:
+            state.send(peer, install_message(state))
+    state.update_severed()
+    state.dirty = state.peers_changed = True
+
+
+def _cause(change: Change, members: list[Peer], before: set[PeerId]) -> str:
+    if not before:
+        return "formed"
+    if change.kind is ChangeKind.ABORT:
+        return "loss"
+    joined = any(peer.id not in before for peer in members)
+    left = bool(before - {peer.id for peer in members})
+    return "join_and_leave" if joined and left else "join" if joined else "leave"
+
+
+def install_message(state: State) -> Install:
+    newest = state.newest
+    return Install(view=newest.view, kind=newest.kind, starts=newest.starts, holders=state.holders)
+
+
+def _release(state: State, change: Change) -> None:
+    """A member has finished what comes before `start`, so all are done with it: joiners follow."""
+    for peer in state.alive(sorted(change.withheld)):
+        state.send(peer, install_message(state))
+    if change.withheld:
+        change.since_s = state.now_s
+    change.withheld = set()
+
+
+def _wanted(state: State) -> list[PeerId]:
+    """Members of the next view if nobody is lost: without the leavers, with the joiners."""
+    members = state.members()
+    staying = [peer for peer in members if not peer.leaving]
+    candidates = [p for p in _ready(state) if all(_linked(p, member) for member in members)]
+    wanted = staying + state.alive(_clique(candidates))
+    return [peer.id for peer in sorted(wanted, key=lambda peer: peer.info.order)]
+
+
+def _ready(state: State) -> list[Peer]:
+    peers = [
+        peer
+        for peer in state.peers.values()
+        if peer.ready
+        and peer.stream is not None
+        and not peer.leaving
+        and not state.is_member(peer.id)
+        and peer.installed_epoch == 0
+    ]
+    return sorted(peers, key=lambda peer: peer.info.order)
+
+
+def _clique(peers: list[Peer]) -> list[PeerId]:
+    pairs = [
+        (i, j)
+        for i in range(len(peers))
+        for j in range(i + 1, len(peers))
+        if not _linked(peers[i], peers[j])
+    ]
+    return [peers[rank].id for rank in largest_clique(len(peers), pairs)]
+
+
+def _form(state: State) -> None:
+    """A view from nothing, once enough are ready and linked and no more are just about to be."""
+    options, now_s = state.options, state.now_s
+    members = _clique(_ready(state))
+    if len(members) < max(1, options.min_islands):
+        state.form_since_s = None
+        return
+    if state.form_since_s is None:
+        state.form_since_s = now_s
+    if state.form_seen != frozenset(members):
+        state.form_seen = frozenset(members)
+        state.form_changed_s = now_s
+    late = _coming(state, members) and now_s - state.form_since_s < options.form_patience_s
+    if late or now_s - state.form_changed_s < options.form_settle_s:
+        return
+    state.form_since_s = None
+    change = Change(kind=ChangeKind.ABORT, phase=Phase.INSTALL, since_s=now_s, waiting=set())
+    state.change = change
+    founders = state.alive(members)
+    _issue(state, change, founders, founders, 0, {})
+
+
+def _coming(state: State, members: Iterable[PeerId]) -> bool:
+    ready = set(members)
+    return any(
+        peer.id not in ready and peer.stream is not None and not peer.leaving
+        for peer in state.peers.values()
+    )
