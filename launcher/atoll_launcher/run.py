@@ -60,7 +60,7 @@ def run(request: RunRequest) -> int:
 def _check_ports(settings: RunSettings, hosts: bool) -> None:
     if hosts:
         preflight.check_port(*parse_address(settings.listen), "--listen")
-    if settings.metrics_port:
+    if settings.metrics_port > 0:
         count = settings.islands + (1 if hosts else 0)
         if settings.metrics_port + count > 65536:
             raise LauncherError(
@@ -142,13 +142,13 @@ def _plan(
     hosts = request.join is None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = settings.threads or max(1, (cores or 1) // settings.islands)
-    first_port = settings.metrics_port and settings.metrics_port + (1 if hosts else 0)
+    base, first = settings.metrics_port, 1 if hosts else 0
     islands = [
         IslandPlan(
             name=island,
             coordinator=address,
             job=name,
-            metrics_port=first_port and first_port + index,
+            metrics_port=base + first + index if base > 0 else base,
             log_dir=log_dir,
             threads=threads,
         )

@@ -54,8 +54,8 @@ class RunSettings:
     plain: bool = setting(False, "Plain lines, also on a terminal.")
     metrics_port: int = setting(
         0,
-        "Port of the coordinator's metrics, the islands' are the next ones; 0: any free ports.",
-        minimum=0,
+        "Port of the coordinator's metrics, the islands' are the next ones; 0: any; -1: none.",
+        minimum=-1,
         maximum=65535,
     )
     threads: int | None = setting(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import sys
 
 from atoll.pb import control_pb2 as pb
 from atoll_launcher.observer import fetch_status
 from atoll_launcher.plain import decimal, scaled, scaled_bytes
+
+PIPE_WIDTH = 160
 
 
 def show_status(address: str, *, as_json: bool) -> None:
@@ -65,7 +68,8 @@ def _print_table(address: str, status: pb.StatusReply) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=True)
+    # A pipe has no width; rich would cut at 80 columns.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     parity = f"   PARITY FAILURES {status.parity_failures}" if status.parity_failures else ""
     console.print(
         f"job {status.job} at {address}   view {status.epoch}   round {status.round}   "
@@ -76,7 +80,7 @@ def _print_table(address: str, status: pb.StatusReply) -> None:
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("island", no_wrap=True)
-    table.add_column("rank", justify="right")
+    table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for name in ("round", "loss", "tokens/s", "sync", "sent", "heard", "metrics"):
         table.add_column(name, justify="right", no_wrap=True)

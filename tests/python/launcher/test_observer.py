@@ -1,0 +1,100 @@
+"""From a coordinator's words to events, and from events of the job to the launcher's lines."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import Launch
+from fake_coordinator import FakeCoordinator
+
+from atoll.pb import control_pb2 as pb
+from atoll_launcher.observer import departure_name, job_event
+
+
+def peer(number: int, **report: Any) -> pb.PeerStatus:
+    info = pb.PeerInfo(id=bytes([number]) * 16, island=f"island-{number}", order=number)
+    return pb.PeerStatus(info=info, state="member", report=pb.Report(**report))
+
+
+def test_a_round_is_completed_by_the_members_reports() -> None:
+    peers = [
+        peer(0, round=5, tokens_per_s=100, sync_s=0.1, sent_bytes=10, contributed=True),
+        peer(1, round=5, tokens_per_s=50, sync_s=0.3, sent_bytes=30, contributed=False),
+        peer(2, round=0, tokens_per_s=7),
+    ]
+    status = pb.StatusReply(epoch=4, peers=peers, members=[p.info.id for p in peers[:2]])
+    event = job_event(pb.JobEvent(kind="round", round=5, loss=2.0, epoch=4), status)
+    assert event is not None
+    assert dict(event.fields) == {
+        "epoch": 4,
+        "round": 5,
+        "loss": 2.0,
+        "islands": 2,
+        "contributed": ["island-0"],
+        "tokens_per_s": 150.0,
+        "sync_s": pytest.approx(0.2),
+        "sent_bytes": 40,
+    }
+
+
+def test_departures_have_the_names_of_the_closed_list() -> None:
+    assert departure_name(pb.DEPARTURE_CRASHED) == "crashed"
+    assert departure_name(pb.DEPARTURE_UNSPECIFIED) == ""
+    assert departure_name(99) == "reason 99"
+
+
+def test_kinds_of_a_newer_coordinator_are_passed_over() -> None:
+    assert job_event(pb.JobEvent(kind="eclipse"), None) is None
+
+
+@pytest.mark.processes
+def test_the_job_s_story_is_shown_and_written(
+    launch: Launch, coordinator: FakeCoordinator, script: Callable[[str], str]
+) -> None:
+    coordinator.status.epoch = 1
+    path = script("import signal\nsignal.pause()\n")
+    launcher = launch("run", "--join", coordinator.address, path)
+    pid = launcher.wait_for("started", island="island-1")["pid"]
+
+    report = {"round": 12, "loss": 2.341, "tokens_per_s": 18_200, "sync_s": 0.12}
+    coordinator.status.peers.append(peer(1, contributed=True, metrics_port=9, **report))
+    coordinator.status.members.append(bytes([1]) * 16)
+    coordinator.say(kind="joined", island="island-1", epoch=2)
+    assert launcher.wait_for("report", island="island-1")["loss"] == 2.341
+    launcher.wait_for("joined", island="island-1", epoch=2)
+    coordinator.say(kind="view", epoch=2)
+    assert launcher.wait_for("view")["members"] == ["island-1"]
+    coordinator.say(kind="round", round=12, loss=2.341, epoch=2)
+    assert launcher.wait_for("round")["contributed"] == ["island-1"]
+
+    os.kill(pid, signal.SIGKILL)
+    launcher.wait_for("exited", island="island-1", signal=signal.SIGKILL)
+    del coordinator.status.peers[:]
+    coordinator.say(kind="left", island="island-1", reason=pb.DEPARTURE_CRASHED)
+    assert launcher.wait_for("left")["signal"] == signal.SIGKILL
+    coordinator.say(kind="stopping", message="the operator says so")
+    launcher.wait_for("stopping")
+    launcher.process.send_signal(signal.SIGTERM)
+    _, out, _ = launcher.end()
+    assert "island-1 joined, view 2\n" in out
+    assert "round 12  loss 2.341  1 island  view 2  18.2k tokens/s  sync 0.12 s\n" in out
+    assert "island-1 left: crashed (SIGKILL)\n" in out
+    assert "island-1 serves metrics on http://127.0.0.1:9/metrics\n" in out
+
+
+@pytest.mark.processes
+def test_a_coordinator_that_goes_away_is_no_reason_to_stop(
+    launch: Launch, coordinator: FakeCoordinator, script: Callable[[str], str]
+) -> None:
+    path = script("import signal\nsignal.pause()\n")
+    launcher = launch("run", "--join", coordinator.address, path)
+    coordinator.say(kind="view", epoch=1)
+    launcher.wait_for("view")
+    coordinator.close()
+    assert "does not answer; the islands go on" in launcher.wait_for("note")["message"]
+    launcher.process.send_signal(signal.SIGINT)
+    assert launcher.end()[0] == 130
