@@ -64,7 +64,8 @@ def _with_job(state: Dashboard, event: Event) -> Dashboard:
         case Kind.LISTENING:
             return replace(state, address=event.text("address"), job=event.text("job"))
         case Kind.VIEW:
-            members = len(event.names("members"))
+            # Unknown when the next view came before anybody could ask.
+            members = len(event.names("members")) or state.members
             return replace(state, epoch=event.integer("epoch"), members=members)
         case Kind.ROUND:
             losses = (*state.losses, event.number("loss"))[-LOSSES_KEPT:]

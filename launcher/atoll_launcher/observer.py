@@ -85,7 +85,7 @@ def job_event(event: pb.JobEvent, status: pb.StatusReply | None) -> Event | None
         fields["message"] = event.message
     if kind is Kind.LEFT:
         fields["reason"] = departure_name(event.reason) or "unknown"
-    if kind is Kind.VIEW and status is not None:
+    if kind is Kind.VIEW and status is not None and status.epoch == event.epoch:
         fields["members"] = list(member_names(status))
     if kind in (Kind.ROUND, Kind.PARITY):
         fields["round"] = event.round

@@ -91,7 +91,8 @@ def plain_line(event: Event) -> str | None:
             detail = f" ({signal_name(by)})" if by else ""
             return f"{name} left: {event.text('reason')}{detail}"
         case Kind.VIEW:
-            return f"view {event.integer('epoch')}: {', '.join(event.names('members'))}"
+            members = ", ".join(event.names("members"))
+            return f"view {event.integer('epoch')}" + (f": {members}" if members else "")
         case Kind.ROUND:
             return _round_line(event)
         case Kind.PARITY:

@@ -66,6 +66,7 @@ def test_the_job_s_story_is_shown_and_written(
     coordinator.say(kind="joined", island="island-1", epoch=2)
     assert launcher.wait_for("report", island="island-1")["loss"] == 2.341
     launcher.wait_for("joined", island="island-1", epoch=2)
+    coordinator.status.epoch = 2
     coordinator.say(kind="view", epoch=2)
     assert launcher.wait_for("view")["members"] == ["island-1"]
     coordinator.say(kind="round", round=12, loss=2.341, epoch=2)
