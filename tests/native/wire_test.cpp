@@ -6,9 +6,9 @@
 #include <random>
 #include <vector>
 
+#include "atoll/base/endian.h"
 #include "atoll/base/limits.h"
 #include "atoll/net/handshake.h"
-#include "atoll/wire/endian.h"
 #include "atoll/wire/frame.h"
 
 namespace reef {

@@ -3,9 +3,9 @@
 #include <optional>
 #include <span>
 
+#include "atoll/base/endian.h"
 #include "atoll/base/limits.h"
 #include "atoll/engine/fetcher.h"
-#include "atoll/wire/endian.h"
 
 namespace reef {
 

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "atoll/base/endian.h"
 #include "atoll/base/limits.h"
 #include "atoll/net/send_queue.h"
-#include "atoll/wire/endian.h"
 
 namespace reef {
 

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "atoll/wire/endian.h"
+#include "atoll/base/endian.h"
 
 namespace reef {
 

@@ -2,9 +2,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "atoll/base/endian.h"
 #include "atoll/engine/shell.h"
 #include "atoll/net/lookup.h"
-#include "atoll/wire/endian.h"
 
 namespace reef {
 

@@ -2,8 +2,8 @@
 
 #include <string>
 
+#include "atoll/base/endian.h"
 #include "atoll/base/limits.h"
-#include "atoll/wire/endian.h"
 
 namespace reef {
 
