@@ -12,6 +12,7 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from atoll_launcher.dashboard import Dashboard, advance, with_line
@@ -32,7 +33,7 @@ class Display(Protocol):
 
     @property
     def shows_output(self) -> bool:
-        """Whether all that islands print is shown and stays."""
+        """Whether islands' failures are shown and stay to be read."""
 
     def event(self, event: Event) -> None:
         """Show an event."""
@@ -42,6 +43,9 @@ class Display(Protocol):
 
     def flush(self, island: str) -> None:
         """Show what is held back of an island that has ended."""
+
+    def failure(self, island: str, lines: Sequence[str]) -> None:
+        """Show why an island failed, unless its lines are shown anyway."""
 
     def close(self) -> None:
         """Show the rest, and give the terminal back."""
@@ -60,7 +64,7 @@ class PlainDisplay:
 
     @property
     def shows_output(self) -> bool:
-        return not self._quiet
+        return True
 
     def event(self, event: Event) -> None:
         line = plain_line(event)
@@ -69,12 +73,16 @@ class PlainDisplay:
 
     def line(self, island: str, text: str) -> None:
         if not self._quiet:
-            for shown in self._folder.feed(island, printable(text)):
-                self._put(f"{island} | {shown}")
+            self._put_all(island, self._folder.feed(island, printable(text)))
 
     def flush(self, island: str) -> None:
-        for shown in self._folder.flush(island):
-            self._put(f"{island} | {shown}")
+        self._put_all(island, self._folder.flush(island))
+
+    def failure(self, island: str, lines: Sequence[str]) -> None:
+        if self._quiet:
+            for line in lines:
+                self._put_all(island, self._folder.feed(island, printable(line)))
+            self.flush(island)
 
     def close(self) -> None:
         try:
@@ -82,6 +90,10 @@ class PlainDisplay:
         except queue.Full:
             return
         self._thread.join(CLOSE_S)
+
+    def _put_all(self, island: str, lines: Sequence[str]) -> None:
+        for line in lines:
+            self._put(f"{island} | {line}")
 
     def _put(self, line: str) -> None:
         try:
@@ -130,6 +142,10 @@ class LiveDisplay:
 
     def flush(self, island: str) -> None:
         self._add(island, self._folder.flush(island))
+
+    def failure(self, island: str, lines: Sequence[str]) -> None:
+        if self._quiet:
+            self._add(island, [printable(line) for line in lines])
 
     def close(self) -> None:
         self._closing.set()

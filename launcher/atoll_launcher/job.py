@@ -24,6 +24,7 @@ from atoll_launcher.display import Display
 from atoll_launcher.events import Event, EventsFile, Kind, Value
 from atoll_launcher.observer import Observer
 from atoll_launcher.settings import IslandPlan, island_environment
+from atoll_launcher.traces import traceback_lines
 
 # For the last events of islands that have ended to come in.
 DRAIN_S = 1.0
@@ -117,6 +118,8 @@ class Job:
     def _child_exited(self, ended: Exit) -> None:
         self._exits[ended.island] = ended
         self._display.flush(ended.island)
+        if ended.error:
+            self._display.failure(ended.island, traceback_lines(ended.tail))
         self._emit(
             Kind.EXITED,
             ended.island,

@@ -113,7 +113,8 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
     launchers: list[Launcher] = []
 
     def start(*arguments: str, **options: Any) -> Launcher:
-        launchers.append(Launcher(tmp_path, list(arguments), **options))
+        folder = options.pop("folder", tmp_path)
+        launchers.append(Launcher(folder, list(arguments), **options))
         return launchers[-1]
 
     yield start
