@@ -100,6 +100,11 @@ class CoordinatorMachine:
         """Whether all members have installed the newest view and no change is under way."""
         return self._state.change is None and not self._state.broken
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the job was stopped."""
+        return bool(self._state.stopping)
+
     def events(self, after: int) -> list[JobEvent]:
         """Those events that are kept and whose number is greater than `after`."""
         return [event for event in self._state.events if event.number > after]

@@ -1,0 +1,33 @@
+"""What both ends of the control plane must agree on about gRPC."""
+
+from __future__ import annotations
+
+from atoll.control.convert import MAX_MESSAGE_BYTES
+
+SERVICE = "atoll.pb.Coordinator"
+
+_BOTH: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # A path that swallows packets is noticed by pings; off by default at clients.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    *_BOTH,
+    # A server tolerates one idle ping in five minutes unless told otherwise.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    # Two coordinators on one port would share its connections between them.
+    ("grpc.so_reuseport", 0),
+)
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    *_BOTH,
+    # Every attempt to connect is a new one; the peer's machine decides when.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+)
