@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from atoll.control.channel import CHANNEL_OPTIONS
 from atoll.pb import control_pb2 as pb
 from atoll.pb import control_pb2_grpc
 from atoll_launcher import exit_codes
@@ -22,13 +23,7 @@ CALL_TIMEOUT_S = 3.0
 RETRY_S = 1.0
 HISTORY_PAUSE_S = 0.25
 # The coordinator is often on this machine: no http_proxy of the environment may get between.
-OPTIONS = [
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-]
+OPTIONS = [*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0)]
 
 _KINDS = {
     kind.value: kind

@@ -64,23 +64,6 @@ def test_another_shell_sees_and_joins_the_job(
     assert host.end()[0] == 143
 
 
-def test_a_guest_ends_when_the_job_is_stopped(
-    launch: Launch, script: Script, tmp_path: Path
-) -> None:
-    path = script(PATIENT)
-    host = launch("run", "--standalone", path)
-    address = host.wait_for("listening")["address"]
-    (tmp_path / "second").mkdir()
-    guest = launch("run", "--join", address, path, folder=tmp_path / "second")
-    guest.wait_for("started")
-    host.wait_for("started")
-    host.process.send_signal(signal.SIGINT)
-    assert host.end()[0] == 130
-    guest.wait_for("stopping")
-    guest.process.send_signal(signal.SIGINT)
-    guest.end()
-
-
 def test_a_chosen_port_and_store(launch: Launch, script: Script, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
