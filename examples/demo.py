@@ -225,7 +225,7 @@ class Demo:
     def _show(self, event: Event) -> None:
         match event.kind:
             case "view":
-                members = ", ".join(event.fields["members"])
+                members = ", ".join(event.fields.get("members", ["(members not known)"]))
                 self._say(event.time_s, f"view {event.fields['epoch']}: {members}")
             case "report":
                 points = validation(self.job.events)

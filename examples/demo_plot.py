@@ -9,7 +9,7 @@ import matplotlib
 matplotlib.use("Agg")  # draws into files; needs no screen
 
 import matplotlib.pyplot as plt
-from demo_summary import Run, commits, of_kind, throughput, validation
+from demo_summary import Run, commits, of_kind, throughput, validation, views
 from matplotlib.axes import Axes
 
 BLUE, ORANGE, GREY = "#1f6f8b", "#e07a3f", "#777777"
@@ -61,10 +61,10 @@ def _losses(axis: Axes, run: Run, began_s: float) -> None:
 
 
 def _members(axis: Axes, run: Run, began_s: float) -> None:
-    views = of_kind(run.events, "view")
-    if views:
-        times = [view.time_s - began_s for view in views]
-        sizes = [len(view.fields["members"]) for view in views]
+    known = views(run.events)
+    if known:
+        times = [view.time_s - began_s for view in known]
+        sizes = [len(view.fields["members"]) for view in known]
         end = max(event.time_s for event in run.events) - began_s
         axis.step([*times, end], [*sizes, sizes[-1]], where="post", color=BLUE)
         axis.set_yticks(range(max(sizes) + 1))

@@ -96,6 +96,11 @@ def of_kind(events: Iterable[Event], kind: str) -> list[Event]:
     return [event for event in events if event.kind == kind]
 
 
+def views(events: Iterable[Event]) -> list[Event]:
+    """Return the views whose members are known; the next view may have come too soon."""
+    return [event for event in of_kind(events, "view") if "members" in event.fields]
+
+
 def validation(events: Iterable[Event]) -> list[Point]:
     """Return the losses on the held-out text. A report repeats what its island said before."""
     points: list[Point] = []
@@ -136,7 +141,7 @@ def traffic(events: Sequence[Event], parameters: int) -> list[Traffic]:
 
     With the ring as with the direct plan, each of N sends 2 (N - 1) / N times its vector.
     """
-    sizes = {view.fields["epoch"]: len(view.fields["members"]) for view in of_kind(events, "view")}
+    sizes = {view.fields["epoch"]: len(view.fields["members"]) for view in views(events)}
     sent: dict[str, dict[int, tuple[int, int]]] = {}  # island -> round -> (epoch, bytes until then)
     for report in of_kind(events, "report"):
         until = (report.fields["epoch"], report.fields["sent_bytes"])
@@ -192,11 +197,7 @@ def summarize(run: Run) -> Summary:
     entries = commits(run.journals)
     early = [entry.time_s for entry in entries if entry.time_s < run.killed_at_s]
     losses = four_losses(validation(run.events), len(early))
-    views = [
-        view.time_s
-        for view in of_kind(run.events, "view")
-        if run.killed not in view.fields["members"]
-    ]
+    without = [v.time_s for v in views(run.events) if run.killed not in v.fields["members"]]
     joined = [e for e in of_kind(run.events, "joined") if e.time_s >= run.joiner_began_s][:1]
     joiner = joined[0].fields["peer_id"] if joined else ""
     contributions = [entry.time_s for entry in entries if entry.used.get(joiner)]
@@ -211,7 +212,7 @@ def summarize(run: Run) -> Summary:
     return Summary(
         losses=losses,
         round_s=statistics.median(b - a for a, b in pairwise(early)) if early[1:] else math.nan,
-        kill_to_view_s=_since(run.killed_at_s, views),
+        kill_to_view_s=_since(run.killed_at_s, without),
         kill_to_round_s=_since(run.killed_at_s, [entry.time_s for entry in entries]),
         joiner=joined[0].island if joined else "nobody",
         join_to_member_s=_since(run.joiner_began_s, [event.time_s for event in joined]),

@@ -70,9 +70,14 @@ def main() -> None:
         outer = atoll.DiLoCo(
             session, model, inner, sync_every=args.sync_every, outer_lr=0.7, outer_momentum=0.9
         )
-        if session.rank == 0 and outer.round == 0:
-            session.report(validation_loss=evaluate(model, x_held_out, y_held_out))
 
+        def report_validation() -> None:
+            loss = evaluate(model, x_held_out, y_held_out)
+            session.report(validation_loss=loss)
+            print(f"round {outer.round}: validation loss {loss:.3f}", flush=True)
+
+        if session.rank == 0 and outer.round == 0:
+            report_validation()
         for x, y in session.batches(
             dataset, batch_size=args.batch_size, rounds=args.rounds, seed=args.seed
         ):
@@ -86,7 +91,7 @@ def main() -> None:
             # Right after a round the model holds the outer parameters, which are what counts.
             due = outer.round % args.eval_every == 0 or outer.round == args.rounds
             if outer.just_synced and session.rank == 0 and due:
-                session.report(validation_loss=evaluate(model, x_held_out, y_held_out))
+                report_validation()
 
 
 if __name__ == "__main__":

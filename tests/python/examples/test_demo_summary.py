@@ -71,13 +71,14 @@ EVENTS = [
     report(12.0, 2, epoch=1, sent=10_800, loss=3.0),
     # Seen late, after the kill; it is of a round before.
     report(12.6, 2, epoch=1, sent=10_800, loss=2.5),
-    event("view", 12.7, epoch=2, members=["island-0", "island-2"]),
-    report(13.1, 3, epoch=2, sent=19_000, loss=2.5),
-    report(13.3, 3, epoch=2, sent=19_000, loss=2.4),
-    event("joined", 13.9, "island-3", peer_id="dd", epoch=3),
-    event("view", 13.9, epoch=3, members=["island-0", "island-2", "island-3"]),
-    report(14.1, 4, epoch=2, sent=23_100, loss=2.2),
-    report(15.1, 5, epoch=3, sent=30_000, loss=2.0),
+    event("view", 12.6, epoch=2),  # the members were not known in time
+    event("view", 12.7, epoch=3, members=["island-0", "island-2"]),
+    report(13.1, 3, epoch=3, sent=19_000, loss=2.5),
+    report(13.3, 3, epoch=3, sent=19_000, loss=2.4),
+    event("joined", 13.9, "island-3", peer_id="dd", epoch=4),
+    event("view", 13.9, epoch=4, members=["island-0", "island-2", "island-3"]),
+    report(14.1, 4, epoch=3, sent=23_100, loss=2.2),
+    report(15.1, 5, epoch=4, sent=30_000, loss=2.0),
 ]
 RUN = Run(
     rounds=5,
