@@ -84,7 +84,7 @@ def attach(
                 logger.error("no holder of the state is left; starting from this island's own")
             shared.seed(needed, membership.view.ids)
             break
-        if _fetch(collectives, shared, _donors(membership), needed, end):
+        if _fetch(collectives, shared, _donors(membership), needed, end) is not None:
             held = needed
             continue
         _pause(client, membership, end)
