@@ -1,0 +1,13 @@
+// The kernels for AVX2. Compiled with flags of its own (CMakeLists.txt); empty elsewhere.
+#if defined(__x86_64__)
+
+#include "atoll/codec/vector_avx2.h"
+#include "atoll/codec/vector_table.h"
+
+namespace reef::codec {
+
+const CodecKernels& avx2_kernels(CodecId id) { return kTable<Avx2>[static_cast<std::size_t>(id)]; }
+
+}  // namespace reef::codec
+
+#endif
