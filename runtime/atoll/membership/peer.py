@@ -337,10 +337,13 @@ class PeerMachine:
         for peer, info in listed.items():
             new = peer not in self._known
             self._known[peer] = info
-            if new and info.order < self.order:
+            # A coordinator that had given this peer up may have welcomed it with another order.
+            if info.order < self.order and peer not in self._dialling:
                 self._dialling[peer] = _Dialling()
-                self._dial(info, self._dialling[peer])
-            elif new:
+                if peer not in self.linked:
+                    self._dial(info, self._dialling[peer])
+            elif info.order > self.order and (new or peer in self._dialling):
+                self._dialling.pop(peer, None)
                 self._actions.append(Expect(peer=peer))
 
     def _dial(self, info: PeerInfo, dialling: _Dialling) -> None:

@@ -27,6 +27,16 @@ def drain_starts(answers: Iterable[Fenced], newest: Issued) -> dict[int, int]:
     return starts
 
 
+def behind(answer: Fenced, starts: Mapping[int, int], newest: Issued) -> bool:
+    """Whether a member has not started everything before `starts`."""
+    for channel, start in starts.items():
+        counters = answer.progress.get(channel)
+        started = counters.started if counters else newest.starts.get(channel, 0)
+        if started < start:
+            return True
+    return False
+
+
 def all_done(answers: Iterable[Fenced], starts: Mapping[int, int]) -> bool:
     """Whether every member held all results before `starts` when it answered."""
     return all(

@@ -77,6 +77,7 @@ class Change:
     waiting: set[PeerId]  # those whose Fenced, then Installed, is still due
     answers: dict[PeerId, Fenced] = field(default_factory=dict)
     withheld: set[PeerId] = field(default_factory=set)  # joiners that get their Install later
+    without: frozenset[PeerId] = frozenset()  # leavers that an abort leaves behind
 
 
 class State:

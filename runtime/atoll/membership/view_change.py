@@ -23,7 +23,7 @@ from atoll.membership.messages import (
     Suspect,
     View,
 )
-from atoll.membership.starts import Issued, abort_starts, all_done, drain_starts
+from atoll.membership.starts import Issued, abort_starts, all_done, behind, drain_starts
 from atoll.membership.state import Change, Peer, Phase, State
 from atoll.membership.suspicion import largest_clique
 
@@ -156,7 +156,7 @@ def _lose_the_silent(state: State) -> None:
     if change is None or now_s - change.since_s < options.fence_timeout_s:
         return
     before = {peer for entry in state.issued[:-1] for peer in entry.view.ids}
-    for peer in state.alive(list(change.waiting)):
+    for peer in state.alive(sorted(change.waiting)):
         # A drain's Install may take as long as the op that it waits for.
         prompt = (
             change.phase is Phase.FENCE
@@ -234,13 +234,15 @@ def _linked(one: Peer, other: Peer) -> bool:
 # --- the change -----------------------------------------------------------------------------------
 
 
-def _begin(state: State, kind: ChangeKind) -> None:
+def _begin(state: State, kind: ChangeKind, without: frozenset[PeerId] = frozenset()) -> None:
     state.attempt += 1
     state.broken = False
     state.dirty = True
     asked = state.members() + state.outgoing()
     waiting = {peer.id for peer in asked}
-    state.change = Change(kind=kind, phase=Phase.FENCE, since_s=state.now_s, waiting=waiting)
+    state.change = Change(
+        kind=kind, phase=Phase.FENCE, since_s=state.now_s, waiting=waiting, without=without
+    )
     for peer in asked:
         state.send(peer, Fence(attempt=state.attempt, kind=kind))
 
@@ -252,9 +254,14 @@ def _install(state: State, change: Change) -> None:
     answers = change.answers
     if change.kind is ChangeKind.ABORT:
         base, starts = abort_starts(answers, state.issued)
-        members = [peer.id for peer in state.members()]
+        members = [peer.id for peer in state.members() if peer.id not in change.without]
     else:
         base, starts = state.newest.view.epoch, drain_starts(answers.values(), state.newest)
+        leaving = [peer.id for peer in state.members() if peer.leaving]
+        if any(behind(answers[peer], starts, state.newest) for peer in leaving):
+            # Its program is over: it will not start the op that others wait in.
+            _begin(state, ChangeKind.ABORT, without=frozenset(leaving))
+            return
         members = _wanted(state)
     before = set(state.newest.view.ids)
     members_now = state.alive(members)

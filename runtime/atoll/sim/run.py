@@ -1,0 +1,87 @@
+"""One seed from beginning to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from atoll.sim.checks import Violation
+from atoll.sim.faults import Faults
+from atoll.sim.job import Job
+from atoll.sim.process import CHANNELS
+from atoll.sim.world import World
+
+PATIENCE_S = 30.0
+"""Until everybody is in one view and works, once nothing goes wrong any more. The slowest: a redial
+after 5 s, twice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What one seed has seen."""
+
+    seed: int
+    happened: int
+    commits: int
+    installs: int
+    epochs: int
+    took_s: float  # simulated
+    healed_after_s: float
+
+
+def simulate(seed: int, *, trace: Callable[[str], None] | None = None) -> Summary:
+    """Runs one seed. Raises Violation when an invariant does not hold."""
+    world = World(seed, trace=trace)
+    count = world.random.randint(1, 5)
+    job = Job(world, world.random.randint(1, count))
+    for name in "abcde"[:count]:
+        world.after(world.between(0.0, 0.3), lambda n=name: job.start_island(n))  # type: ignore[misc]
+    until_s = 0.5 + world.between(0.5, 5.0)
+    try:
+        faults = Faults(job, until_s=until_s)
+        world.run_until(until_s + 0.1)
+        faults.heal()
+        world.trace("fault", "everything is mended")
+        healed_after_s = _wait_for_progress(world, job)
+    except Violation as violation:
+        text = f"{violation}\n  at {world.now_s:.4f} s; python -m atoll.sim --seed {seed} --trace"
+        raise Violation(text) from None
+    assert job.machine is not None
+    return Summary(
+        seed=seed,
+        happened=world.happened,
+        commits=job.checks.commits,
+        installs=job.checks.installs,
+        epochs=job.machine.view.epoch,
+        took_s=world.now_s,
+        healed_after_s=healed_after_s,
+    )
+
+
+def _wait_for_progress(world: World, job: Job) -> float:
+    """All live processes come into one view and commit ops on every channel in it."""
+    began_s = world.now_s
+    marks: dict[tuple[bytes, int], int] = {}
+    epoch = 0
+    while world.now_s < began_s + PATIENCE_S:
+        world.run_until(world.now_s + 0.1)
+        alive = job.alive()
+        views = {process.machine.view for process in alive}
+        together = len(views) == 1 and all(process.machine.member for process in alive)
+        if not together or len(alive) != len(job.islands):
+            marks = {}
+            continue
+        counts = {(p.id, n): p.engine.channel(n).committed for p in alive for n in CHANNELS}
+        (view,) = views
+        if not marks or view.epoch != epoch:
+            epoch, marks = view.epoch, counts
+        elif all(counts[key] >= marks[key] + 2 for key in marks):
+            return world.now_s - began_s
+    states = ", ".join(
+        f"{p.name}: view {p.machine.view.epoch} of {len(p.machine.view.members)}"
+        f"{'' if p.machine.member else ' (outside)'}{' frozen' if p.frozen else ''}"
+        for p in job.alive()
+    )
+    raise Violation(
+        f"progress: nothing for {PATIENCE_S:g} s after all faults were mended: {states}"
+    )
