@@ -34,10 +34,14 @@ STOP_SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPlan:
-    """What to run. `hosts`: this launcher's process is the home of the coordinator at `address`."""
+    """What to run. `hosts`: this launcher's process is the home of the coordinator at `address`.
+
+    `after`: the number of the coordinator's last event before this launcher came.
+    """
 
     name: str
     address: str
+    after: int
     hosts: bool
     command: tuple[str, ...]
     """The script and its arguments."""
@@ -65,7 +69,7 @@ class Job:
         )
         self._islands = {island.name: island for island in plan.islands}
         self._children = Children(self._loop, display.line, self._child_exited)
-        self._observer = Observer(plan.address, self._observed, self._status)
+        self._observer = Observer(plan.address, self._observed, self._status, plan.after)
         self._verdict: asyncio.Future[sv.Finish] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._exits: dict[str, Exit] = {}
@@ -192,8 +196,9 @@ class Job:
             case sv.Waiting():
                 self._emit(Kind.NOTE, message=action.message)
             case sv.NoticeStop():
-                self._emit(Kind.NOTE, message=f"stopping: {action.message}")
-                if self._plan.hosts:
+                if not self._plan.hosts:
+                    self._emit(Kind.NOTE, message=f"stopping: {action.message}")
+                else:  # the coordinator will say so, to everybody
                     task = asyncio.ensure_future(self._observer.stop_job(action.message))
                     self._background.add(task)
             case sv.Terminate():

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -123,21 +124,31 @@ async def fetch_status(address: str) -> pb.StatusReply:
     return reply
 
 
-async def fetch_joined(address: str) -> set[str]:
-    """Return the islands that ever joined, from the coordinator's events.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What had happened in a job before this launcher came."""
+
+    joined: frozenset[str] = frozenset()
+    last_number: int = 0
+
+
+async def fetch_history(address: str) -> History:
+    """Return the islands that ever joined and the number of the last event.
 
     The stream of events has no end; what was kept comes at once, so a pause ends it.
     """
     names: set[str] = set()
+    number = 0
     async with grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
         stub = control_pb2_grpc.CoordinatorStub(channel)
         stream = aiter(stub.Watch(pb.WatchRequest(after=0)))
         with contextlib.suppress(grpc.aio.AioRpcError, StopAsyncIteration, TimeoutError):
             while True:
                 event = await asyncio.wait_for(anext(stream), HISTORY_PAUSE_S)
+                number = event.number
                 if event.kind == Kind.JOINED:
                     names.add(event.island)
-    return names
+    return History(joined=frozenset(names), last_number=number)
 
 
 class Observer:
@@ -151,15 +162,18 @@ class Observer:
         address: str,
         on_event: Callable[[Event], None],
         on_status: Callable[[pb.StatusReply], None],
+        after: int = 0,
     ) -> None:
+        """`after`: number of the last event that is not to be told."""
         self._address = address
         self._on_event = on_event
         self._on_status = on_status
         self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
         self._stub: Any = control_pb2_grpc.CoordinatorStub(self._channel)
         self._reports: dict[bytes, bytes] = {}
-        self._last_number = 0
+        self._last_number = after
         self._is_away = False
+        self._is_new = True
 
     async def run(self) -> None:
         """Follow the job until cancelled."""
@@ -180,6 +194,11 @@ class Observer:
                 self._reports[peer.info.id] = raw
                 self._on_event(report_event(peer, now_s))
         self._on_status(status)
+        if self._is_new and status.epoch:
+            # The view that was there before; events tell of the next ones.
+            fields: dict[str, Value] = {"epoch": status.epoch, "members": [*member_names(status)]}
+            self._on_event(Event(kind=Kind.VIEW, time_s=now_s, fields=fields))
+        self._is_new = False
         return status
 
     async def stop_job(self, message: str) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from atoll_launcher.embedded import EmbeddedCoordinator, hosted
 from atoll_launcher.events import EventsFile
 from atoll_launcher.exit_codes import LauncherError
 from atoll_launcher.job import Job, JobPlan
-from atoll_launcher.observer import fetch_joined, fetch_status
+from atoll_launcher.observer import History, fetch_history, fetch_status
 from atoll_launcher.settings import AllSettings, IslandPlan, RunSettings
 from atoll_launcher.supervisor import Finish
 from atoll_launcher.traces import traceback_lines
@@ -75,10 +75,10 @@ async def _run(
     request: RunRequest, settings: RunSettings, events: EventsFile | None
 ) -> tuple[Finish, Exit | None, bool]:
     """Return the verdict, the failure worth showing, and whether its lines were shown already."""
-    async with _coordinator(request, settings) as (name, address, names, metrics_port):
-        log_dir = preflight.make_log_dir(settings.log_dir, name)
-        plan = _plan(request, settings, name, address, names, log_dir, metrics_port)
-        display = make_display(name, plain=settings.plain, quiet=settings.quiet)
+    async with _coordinator(request, settings) as found:
+        log_dir = preflight.make_log_dir(settings.log_dir, found.name)
+        plan = _plan(request, settings, found, log_dir)
+        display = make_display(found.name, plain=settings.plain, quiet=settings.quiet)
         try:
             verdict, failure = await Job(plan, display, events).run()
         finally:
@@ -86,11 +86,19 @@ async def _run(
     return verdict, failure, display.shows_output
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A coordinator, started or met, and the names for our islands."""
+
+    name: str
+    address: str
+    islands: list[str]
+    metrics_port: int = 0
+    history: History
+
+
 @contextlib.asynccontextmanager
-async def _coordinator(
-    request: RunRequest, settings: RunSettings
-) -> AsyncIterator[tuple[str, str, list[str], int]]:
-    """Yield the job's name, its coordinator's address, our islands' names and the metrics port."""
+async def _coordinator(request: RunRequest, settings: RunSettings) -> AsyncIterator[Found]:
     if request.join is None:
         name = settings.job or preflight.job_name(request.script)
         coordinator = EmbeddedCoordinator(
@@ -101,8 +109,13 @@ async def _coordinator(
             metrics_port=settings.metrics_port,
         )
         async with hosted(coordinator) as running:
-            names = [f"island-{number}" for number in range(settings.islands)]
-            yield name, running.address, names, running.metrics_port
+            yield Found(
+                name=name,
+                address=running.address,
+                islands=[f"island-{number}" for number in range(settings.islands)],
+                metrics_port=running.metrics_port,
+                history=History(),
+            )
         return
     status = await fetch_status(request.join)
     if settings.job is not None and settings.job != status.job:
@@ -111,8 +124,9 @@ async def _coordinator(
             "correct --job or leave it out",
             exit_codes.CANNOT_JOIN,
         )
-    seen = await fetch_joined(request.join)
-    yield status.job, request.join, joining_names(status, seen, settings.islands), 0
+    history = await fetch_history(request.join)
+    islands = joining_names(status, history.joined, settings.islands)
+    yield Found(name=status.job, address=request.join, islands=islands, history=history)
 
 
 def joining_names(status: pb.StatusReply, seen: Iterable[str], count: int) -> list[str]:
@@ -130,15 +144,7 @@ def joining_names(status: pb.StatusReply, seen: Iterable[str], count: int) -> li
     return [f"island-{first + number}" for number in range(count)]
 
 
-def _plan(
-    request: RunRequest,
-    settings: RunSettings,
-    name: str,
-    address: str,
-    names: Sequence[str],
-    log_dir: Path,
-    metrics_port: int,
-) -> JobPlan:
+def _plan(request: RunRequest, settings: RunSettings, found: Found, log_dir: Path) -> JobPlan:
     hosts = request.join is None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = settings.threads or max(1, (cores or 1) // settings.islands)
@@ -146,26 +152,26 @@ def _plan(
     islands = [
         IslandPlan(
             name=island,
-            coordinator=address,
-            job=name,
+            coordinator=found.address,
+            job=found.name,
             metrics_port=base + first + index if base > 0 else base,
             log_dir=log_dir,
             threads=threads,
         )
-        for index, island in enumerate(names)
+        for index, island in enumerate(found.islands)
     ]
-    session_variables: Mapping[str, str] = request.settings.session_variables
     return JobPlan(
-        name=name,
-        address=address,
+        name=found.name,
+        address=found.address,
+        after=found.history.last_number,
         hosts=hosts,
         command=(request.script, *request.arguments),
         islands=tuple(islands),
         max_restarts=settings.max_restarts,
         floor=(settings.min_islands or 1) if hosts else 0,
         log_dir=log_dir,
-        metrics_port=metrics_port,
-        session_variables=session_variables,
+        metrics_port=found.metrics_port,
+        session_variables=request.settings.session_variables,
     )
 
 

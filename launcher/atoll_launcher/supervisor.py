@@ -373,9 +373,12 @@ class Supervisor:
         """Judge a run that was not stopped: a loss is what atoll is there for, a failure is not."""
         failed = [island.name for island in self._in(State.FAILED)]
         finished, total = len(self._in(State.FINISHED)), len(self.islands)
+        if self._job_stopped and finished < total:
+            message = f"the job was stopped; {finished} of {total} islands had finished"
+            return Finish(code=exit_codes.WORKER_FAILED, message=message)
         if failed:
             message = f"{' and '.join(failed)} failed; {finished} of {total} islands finished"
             return Finish(code=exit_codes.WORKER_FAILED, message=message, shown=failed[-1])
-        if finished == 0 and not self._job_stopped:
+        if finished == 0:
             return Finish(code=exit_codes.BELOW_MINIMUM, message="no island finished")
         return Finish(code=exit_codes.OK, message=f"{finished} of {total} islands finished")

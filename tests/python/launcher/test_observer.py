@@ -68,7 +68,7 @@ def test_the_job_s_story_is_shown_and_written(
     launcher.wait_for("joined", island="island-1", epoch=2)
     coordinator.status.epoch = 2
     coordinator.say(kind="view", epoch=2)
-    assert launcher.wait_for("view")["members"] == ["island-1"]
+    assert launcher.wait_for("view", epoch=2)["members"] == ["island-1"]
     coordinator.say(kind="round", round=12, loss=2.341, epoch=2)
     assert launcher.wait_for("round")["contributed"] == ["island-1"]
 
@@ -93,9 +93,29 @@ def test_a_coordinator_that_goes_away_is_no_reason_to_stop(
 ) -> None:
     path = script("import signal\nsignal.pause()\n")
     launcher = launch("run", "--join", coordinator.address, path)
+    launcher.wait_for("started")
     coordinator.say(kind="view", epoch=1)
     launcher.wait_for("view")
     coordinator.close()
     assert "does not answer; the islands go on" in launcher.wait_for("note")["message"]
     launcher.process.send_signal(signal.SIGINT)
     assert launcher.end()[0] == 130
+
+
+@pytest.mark.processes
+def test_a_launcher_that_joins_tells_the_present_and_not_the_past(
+    launch: Launch, coordinator: FakeCoordinator, script: Callable[[str], str]
+) -> None:
+    coordinator.status.MergeFrom(pb.StatusReply(epoch=7, peers=[peer(0)], members=[b"\0" * 16]))
+    for island in ("island-0", "island-4"):
+        coordinator.say(kind="joined", island=island, epoch=1)
+    coordinator.say(kind="round", round=1)
+    launcher = launch("run", "--join", coordinator.address, script("import signal\nsignal.pause()"))
+    assert launcher.wait_for("started")["island"] == "island-5"
+    view = launcher.wait_for("view")
+    assert (view["epoch"], view["members"]) == (7, ["island-0"])
+    coordinator.say(kind="round", round=2, epoch=7)
+    assert launcher.wait_for("round")["round"] == 2
+    launcher.process.send_signal(signal.SIGTERM)
+    launcher.end()
+    assert not [e for e in launcher.events if e["kind"] == "joined"]

@@ -228,7 +228,9 @@ def test_a_job_stopped_elsewhere_ends_without_restarts() -> None:
     machine.handle(ChildExited(island="a", code=0), 10.5)
     machine.handle(ChildExited(island="b", code=0), 10.5)
     assert machine.handle(Tick(), 20.0) == [Kill(island="c")]
-    assert machine.handle(killed("c"), 20.1) == [Finish(code=0, message="2 of 3 islands finished")]
+    assert machine.handle(killed("c"), 20.1) == [
+        Finish(code=5, message="the job was stopped; 2 of 3 islands had finished")
+    ]
 
 
 def test_the_host_waits_for_the_islands_of_others_a_while() -> None:
