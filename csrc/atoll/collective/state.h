@@ -124,7 +124,8 @@ struct Core::State {
   void install(const View& view, const Starts& starts, Change kind);
   bool try_switch();
   void switch_to(const View& view, const Starts& starts);
-  void settle_at(ChannelState& channel, Sequence start);
+  void settle(ChannelState& channel, Sequence start);
+  void number_from(ChannelState& channel, Sequence start);
   [[nodiscard]] Progress progress() const;
 };
 

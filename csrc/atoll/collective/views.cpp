@@ -58,15 +58,17 @@ bool Core::State::try_switch() {
 
 void Core::State::switch_to(const View& view, const Starts& starts) {
   pending.reset();
+  const std::optional<Rank> rank = view.rank_of(self);
   for (auto& [id, each] : channels) {
-    const auto start = starts.find(id);
-    settle_at(each, start == starts.end() ? 0 : start->second);
+    const auto at = starts.find(id);
+    const Sequence start = at == starts.end() ? 0 : at->second;
+    if (each.running) settle(each, start);
+    if (rank) number_from(each, start);
   }
   end_exchanges(Code::peer_lost);
   failed_exchanges.clear();
   failed_exchanges_order.clear();
 
-  const std::optional<Rank> rank = view.rank_of(self);
   member = rank.has_value();
   site.view = view;
   if (!member) site.view.members.clear();
@@ -81,15 +83,20 @@ void Core::State::switch_to(const View& view, const Starts& starts) {
 }
 
 // What the op in flight becomes when the next view begins with `start`: committed, or run again.
-void Core::State::settle_at(ChannelState& channel, Sequence start) {
-  if (channel.running && start <= channel.committed) run_again(channel);
-  if (channel.running) {
-    // The verdict is that all survivors hold the result, or know that the op failed. (Neither: the
-    // coordinator is wrong. The op cannot be saved, but the process can.)
-    const bool known = channel.run.good() || channel.run.failed();
-    const Reason reason = known ? channel.run.outcome() : Reason::aborted;
-    commit(channel, code_of(reason), reason);
+void Core::State::settle(ChannelState& channel, Sequence start) {
+  if (start <= channel.committed) {
+    run_again(channel);
+    return;
   }
+  // The verdict is that all survivors hold the result, or know that the op failed. (Neither: the
+  // coordinator is wrong. The op cannot be saved, but the process can.)
+  const bool known = channel.run.good() || channel.run.failed();
+  const Reason reason = known ? channel.run.outcome() : Reason::aborted;
+  commit(channel, code_of(reason), reason);
+}
+
+// A member's next op has the number `start`.
+void Core::State::number_from(ChannelState& channel, Sequence start) {
   // A failure that this member has committed, but not all of them: it is said again.
   if (channel.failed_last && start + 1 == channel.committed) {
     channel.queue.push_front(std::move(channel.failed_last));
