@@ -46,7 +46,14 @@ from atoll.membership.messages import (
 from atoll.membership.registration import register
 from atoll.membership.reports import Reports
 from atoll.membership.state import Peer, State
-from atoll.membership.view_change import advance, on_fenced, on_installed, on_linked, on_suspect
+from atoll.membership.view_change import (
+    advance,
+    on_fenced,
+    on_installed,
+    on_leave,
+    on_linked,
+    on_suspect,
+)
 
 
 class CoordinatorMachine:
@@ -206,11 +213,9 @@ class CoordinatorMachine:
                 assert_never(message)
 
     def _hold(self, peer: Peer) -> None:
-        """Only what it holds in the newest view counts: in an older one it may have been another
-        state, which all its holders have taken with them."""
+        """What it fetched in a view before the state was lost is another state."""
         state = self._state
-        newest = state.newest.view
-        if peer.id in newest.ids and peer.installed_epoch == newest.epoch:
+        if state.is_member(peer.id) and peer.installed_epoch >= state.state_epoch:
             if peer.id not in state.holders:
                 state.dirty = state.peers_changed = True
             state.holders |= {peer.id}
@@ -218,6 +223,7 @@ class CoordinatorMachine:
     def _leave(self, peer: Peer, reason: Departure) -> None:
         state = self._state
         peer.leaving = reason
+        on_leave(state, peer)
         outgoing = any(peer is p for p in state.outgoing())
         if state.stopping or not (state.is_member(peer.id) or outgoing):
             state.depart(peer, reason, "it left before it was a member")

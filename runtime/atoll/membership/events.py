@@ -78,6 +78,7 @@ class Snapshot:
     pending: bool  # a change of view was under way
     issued: tuple[Issued, ...]  # from the last view that all members have installed
     holders: frozenset[PeerId]
+    state_epoch: int  # the view in which the shared state began
     peers: tuple[PeerInfo, ...]
 
 

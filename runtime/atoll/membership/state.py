@@ -101,6 +101,7 @@ class State:
         self.attempt = 0
         self.issued: list[Issued] = [Issued(view=View(), kind=ChangeKind.ABORT)]
         self.holders: frozenset[PeerId] = frozenset()
+        self.state_epoch = 0  # the view in which the shared state began
         self.change: Change | None = None
         self.broken = False  # only an abort can mend the newest view
         self.severed: dict[tuple[PeerId, PeerId], float] = {}  # since when two members miss a link
@@ -120,6 +121,7 @@ class State:
         self.attempt = snapshot.attempt
         self.issued = list(snapshot.issued)
         self.holders = snapshot.holders
+        self.state_epoch = snapshot.state_epoch
         # Somebody may be frozen by a fence that nobody remembers: begin the change again.
         self.broken = snapshot.pending
         for info in snapshot.peers:
@@ -135,6 +137,7 @@ class State:
             pending=self.change is not None or self.broken,
             issued=tuple(self.issued),
             holders=self.holders,
+            state_epoch=self.state_epoch,
             peers=tuple(peer.info for peer in self.peers.values()),
         )
 

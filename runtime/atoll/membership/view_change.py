@@ -125,6 +125,20 @@ def on_installed(state: State, peer: Peer, epoch: int) -> None:
         state.depart(peer, peer.leaving, "it left in good order")
 
 
+def on_leave(state: State, peer: Peer) -> None:
+    """Its program is over. A drain that counts on ops which it has not started would never end."""
+    change = state.change
+    if (
+        change is not None
+        and change.phase is Phase.INSTALL
+        and change.kind is ChangeKind.DRAIN
+        and peer.id in change.waiting
+        and peer.id in change.answers
+        and behind(change.answers[peer.id], state.newest.starts, state.issued[-2])
+    ):
+        _break(state)
+
+
 # --- who is lost ----------------------------------------------------------------------------------
 
 
@@ -296,6 +310,7 @@ def _issue(
             state.tell("joined", f"{peer.info.island} joined", peer=peer.info)
     if members and not state.holders:
         state.holders = frozenset({members[0].id})
+        state.state_epoch = epoch
         if epoch > 1:
             oldest = members[0].info
             text = f"nobody holds the state any more; {oldest.island} starts with its own"

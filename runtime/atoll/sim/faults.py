@@ -59,6 +59,7 @@ class Faults:
             process.thaw()
         if job.machine is None:
             job.start_coordinator()
+        job.wanted.update(job.islands)  # also those that are about to leave
         for name in sorted(job.islands):
             job.start_island(name)
 

@@ -284,16 +284,13 @@ class Process:
                 self.revision = machine.starts.get(0, 0)
                 self.state = f"seed-{machine.view.epoch}"
             self.confirmed = True
-        elif self._state_epoch != machine.view.epoch:
-            self.confirmed = False
-            self.state = None
         elif self.state is not None and self.id in machine.donors:
             self.confirmed = True
         return self.confirmed
 
     def _seek_state(self) -> None:
         machine, now_s = self.machine, self.world.now_s
-        if self.state is not None or now_s - self._asked_s < 0.05:
+        if self._state_epoch == machine.view.epoch or now_s - self._asked_s < 0.05:
             return
         wanted = machine.starts.get(0, 0)
         for donor in sorted(machine.holders):
@@ -303,7 +300,8 @@ class Process:
 
     def _receive_state(self, revision: int, digest: str) -> None:
         machine = self.machine
-        if machine.member and self.state is None and revision == machine.starts.get(0, 0):
+        wanted = self._state_epoch != machine.view.epoch and not self.confirmed
+        if machine.member and wanted and revision == machine.starts.get(0, 0):
             self.state, self.revision = digest, revision
             self._state_epoch = machine.view.epoch
             self.feed(AppHolding(epoch=machine.view.epoch))

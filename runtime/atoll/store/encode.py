@@ -22,6 +22,7 @@ def to_json(snapshot: Snapshot) -> str:
             "pending": snapshot.pending,
             "issued": [_issued(entry) for entry in snapshot.issued],
             "holders": sorted(peer.hex() for peer in snapshot.holders),
+            "state_epoch": snapshot.state_epoch,
             "peers": [_info(info) for info in snapshot.peers],
         }
     )
@@ -41,6 +42,7 @@ def from_json(text: str) -> Snapshot:
         pending=bool(data["pending"]),
         issued=issued,
         holders=frozenset(bytes.fromhex(peer) for peer in data["holders"]),
+        state_epoch=int(data["state_epoch"]),
         peers=tuple(_info_back(info) for info in data["peers"]),
     )
 
