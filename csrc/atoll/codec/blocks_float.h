@@ -119,7 +119,7 @@ struct Fp8 {
   static bool encode(const float* x, std::byte* out, const BlockNoise& block) {
     const VectorNoise<V> noise(block);
     const std::uint32_t amax = amax_bits<V>(x, kCodecBlock);
-    if (amax >= kInfBits) return false;
+    if (amax > kFp8Largest) return false;
     const std::uint32_t exponent = exponent_of(bits_float(amax), false);
     const auto inverse = V::splat(fit_to_128(exponent));
     put_float(out, amax != 0 ? power_of_two(exponent - 7) : 0.f);

@@ -26,6 +26,7 @@ constexpr float kHuge = 0x1.ffffp127f;
 
 constexpr std::uint32_t kBf16Largest = 0x7f7f'0000u;  // as fp32 bits
 constexpr std::uint32_t kFp16Largest = 0x477f'e000u;  // 65504
+constexpr std::uint32_t kFp8Largest = 0x7f70'0000u;   // 15/8 * 2^127: above, it may round to 2^128
 
 // fp4: 2^23 minus the mantissa of the first float above sqrt(2). Added to a float's bits, it carries
 // into the exponent exactly when the value is nearer, by logarithm, to the next power of two.

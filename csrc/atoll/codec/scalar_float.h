@@ -130,7 +130,8 @@ struct Fp16 {
   }
 };
 
-// Header: s = 2^(floor(log2 amax) - 7). Codes: x / s, which lies in [-256, 256], as E4M3FN.
+// Header: s = 2^(floor(log2 amax) - 7). Codes: x / s, which lies in [-256, 256], as E4M3FN; at most 240
+// where 256 * s would be infinity.
 struct Fp8 {
   static constexpr CodecId kId = CodecId::fp8;
   static constexpr std::uint32_t kNanCode = 0x7f;
@@ -146,8 +147,9 @@ struct Fp8 {
       std::uint32_t code = kNanCode;
       if (magnitude < kInfBits) {
         code = small_float<3, -6, kStochastic>(bits_float(magnitude) * inverse,
-                                               kStochastic ? noise.at(i) : 0) |
-               (float_bits(x[i]) >> 24 & 0x80u);
+                                               kStochastic ? noise.at(i) : 0);
+        if (exponent == 254 && code > 0x77) code = 0x77;
+        code |= float_bits(x[i]) >> 24 & 0x80u;
       }
       out[4 + i] = static_cast<std::byte>(code);
     }
