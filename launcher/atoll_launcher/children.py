@@ -101,6 +101,11 @@ class Children:
         self._loop.add_reader(output, self._read, child)
         return process.pid
 
+    @property
+    def running(self) -> set[str]:
+        """The islands that have a process now."""
+        return set(self._running)
+
     def terminate(self, island: str) -> None:
         """Ask an island to end."""
         self._signal(island, signal.SIGTERM)

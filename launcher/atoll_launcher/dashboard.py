@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from dataclasses import dataclass, replace
 
 from atoll_launcher.events import Event, Kind
@@ -37,6 +38,7 @@ class Dashboard:
     job: str
     started_at_s: float
     address: str = ""
+    log_dir: str = ""
     epoch: int = 0
     members: int = 0
     round: int = 0
@@ -62,7 +64,12 @@ def advance(state: Dashboard, event: Event) -> Dashboard:
 def _with_job(state: Dashboard, event: Event) -> Dashboard:
     match event.kind:
         case Kind.LISTENING:
-            return replace(state, address=event.text("address"), job=event.text("job"))
+            return replace(
+                state,
+                address=event.text("address"),
+                job=event.text("job"),
+                log_dir=event.text("log_dir"),
+            )
         case Kind.VIEW:
             # Unknown when the next view came before anybody could ask.
             members = len(event.names("members")) or state.members
@@ -102,8 +109,7 @@ def _changed(row: Row, event: Event) -> Row | None:
                 restarts=event.integer("attempt"),
             )
         case Kind.EXITED:
-            ended_well = not event.integer("code") and not event.integer("signal")
-            return replace(row, state="finished" if ended_well else "crashed", pid=0)
+            return replace(row, state=_end_of(event), pid=0)
         case Kind.RESTARTING:
             return replace(row, state=f"waits {event.number('wait_s'):.0f} s")
         case Kind.GAVE_UP:
@@ -116,6 +122,16 @@ def _changed(row: Row, event: Event) -> Row | None:
             return _with_report(row, event)
         case _:
             return row
+
+
+def _end_of(event: Event) -> str:
+    match event.integer("signal"), event.integer("code"):
+        case 0, 0:
+            return "finished"
+        case signal.SIGTERM, _:
+            return "stopped"
+        case _:
+            return "crashed"
 
 
 def _with_report(row: Row, event: Event) -> Row:

@@ -141,7 +141,7 @@ class Job:
 
     def _observed(self, event: Event) -> None:
         ours = event.island in self._islands
-        if event.kind is Kind.LEFT and ours and event.text("reason") == "crashed":
+        if event.kind is Kind.LEFT and ours:
             ended = self._exits.get(event.island)
             if ended is not None and ended.signal:
                 event = Event(
@@ -152,6 +152,9 @@ class Job:
                 )
         self._write(event)
         if event.kind is Kind.JOINED and ours:
+            # From here on, a loss is the present process's, not that of the one before it.
+            if event.island in self._children.running:
+                self._exits.pop(event.island, None)
             self._feed(sv.Joined(island=event.island))
         if event.kind is Kind.STOPPING:
             self._feed(sv.JobStopped())
@@ -215,7 +218,6 @@ class Job:
         island = self._islands[action.island]
         log = self._plan.log_dir / f"{island.name}.log"
         env = island_environment(island, action.attempt, os.environ, self._plan.session_variables)
-        self._exits.pop(island.name, None)
         title = f"{island.name}, start {action.attempt + 1}: {' '.join(self._plan.command)}"
         pid = self._children.start(island.name, self._plan.command, env, log, title)
         self._emit(Kind.STARTED, island.name, pid=pid, attempt=action.attempt, log=str(log))

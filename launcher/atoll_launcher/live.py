@@ -64,7 +64,8 @@ def _head(state: Dashboard, now_s: float, width: int) -> Text:
     text.append("   ".join(facts) + "\n")
     text.append(f"loss {decimal(loss, 3)} ", style="bold")
     text.append(sparkline(state.losses, min(60, width - 20)) + "\n", style="cyan")
-    text.append(f"join with: atoll run --join {state.address} SCRIPT", style="dim")
+    text.append(f"join with: atoll run --join {state.address} SCRIPT\n", style="dim")
+    text.append(f"logs in {state.log_dir}", style="dim")
     return text
 
 

@@ -23,6 +23,8 @@ POLL_S = 0.5
 CALL_TIMEOUT_S = 3.0
 RETRY_S = 1.0
 HISTORY_PAUSE_S = 0.25
+# Events come in groups, and their status is the same: one question for all of them.
+FRESH_S = 0.02
 # The coordinator is often on this machine: no http_proxy of the environment may get between.
 OPTIONS = [*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0)]
 
@@ -174,6 +176,8 @@ class Observer:
         self._last_number = after
         self._is_away = False
         self._is_new = True
+        self._latest: pb.StatusReply | None = None
+        self._asked_s = -FRESH_S
 
     async def run(self) -> None:
         """Follow the job until cancelled."""
@@ -181,12 +185,15 @@ class Observer:
 
     async def refresh(self) -> pb.StatusReply | None:
         """Ask for the status now; None when the coordinator is away."""
+        self._asked_s = time.monotonic()
         try:
             status: pb.StatusReply = await self._stub.Status(
                 pb.StatusRequest(), timeout=CALL_TIMEOUT_S
             )
         except grpc.aio.AioRpcError:
+            self._latest = None
             return None
+        self._latest = status
         now_s = time.time()
         for peer in status.peers:
             raw = peer.report.SerializeToString(deterministic=True)
@@ -215,12 +222,21 @@ class Observer:
                 async for event in self._stub.Watch(pb.WatchRequest(after=self._last_number)):
                     self._came_back()
                     self._last_number = event.number
-                    known = job_event(event, await self.refresh())
+                    if not self._knows_of(event):
+                        await self.refresh()
+                    known = job_event(event, self._latest)
                     if known is not None:
                         self._on_event(known)
             except grpc.aio.AioRpcError as error:
                 self._went_away(error)
             await asyncio.sleep(RETRY_S)
+
+    def _knows_of(self, event: pb.JobEvent) -> bool:
+        status = self._latest
+        is_recent = time.monotonic() - self._asked_s <= FRESH_S
+        if status is None or not is_recent:
+            return False
+        return status.epoch >= event.epoch and status.round >= event.round
 
     async def _poll(self) -> None:
         while True:

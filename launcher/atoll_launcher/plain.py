@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import signal
 from typing import assert_never
 
 from atoll_launcher.events import Event, Kind, signal_name
@@ -75,6 +76,8 @@ def plain_line(event: Event) -> str | None:
         case Kind.EXITED:
             if not event.integer("code") and not event.integer("signal"):
                 return f"{name} finished"
+            if event.integer("signal") == signal.SIGTERM:
+                return f"{name} stopped"
             error = f": {event.text('error')}" if event.text("error") else ""
             return f"{name} exited: {how_it_ended(event)}{error}, log in {event.text('log')}"
         case Kind.RESTARTING:

@@ -109,3 +109,43 @@ def test_a_proxy_of_the_environment_is_not_asked(launch: Launch, script: Script)
     code, out, _ = launcher.end()
     assert code == 143
     assert "does not answer" not in out
+
+
+# Ends when an island that was started again has taken part: the sum is then at least one.
+TRAINS = """
+import os, threading
+import torch, atoll
+
+again = float(os.environ["ATOLL_RESTART"] != "0")
+pace = threading.Event()
+with atoll.join() as session:
+    round_, total = 0, torch.zeros(1)
+    while float(total) == 0:
+        handle = session.all_reduce(torch.full((4,), again))
+        handle.wait()
+        total = handle.target[0]
+        round_ += 1
+        session.report(round=round_, loss=1 / round_, phase="training", contributed=True)
+        pace.wait(0.05)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_an_island_is_killed_and_comes_back(launch: Launch, script: Script) -> None:
+    launcher = launch("run", "--standalone", "--islands=2", script(TRAINS))
+    victim = launcher.wait_for("started", island="island-1")["pid"]
+    assert launcher.wait_for("view", epoch=1)["members"]
+    launcher.wait_for("joined", island="island-1")
+    assert launcher.wait_for("round")["islands"] == 2
+    os.kill(victim, signal.SIGKILL)
+    launcher.wait_for("restarting", island="island-1", attempt=1)
+    left = launcher.wait_for("left", island="island-1")
+    # On a busy machine the other island may notice before the broken stream does.
+    assert left["reason"] in ("crashed", "unreachable", "silent")
+    assert left["signal"] == signal.SIGKILL
+    assert launcher.wait_for("view", epoch=2)["members"] == ["island-0"]
+    assert launcher.wait_for("round")["islands"] == 1
+    launcher.wait_for("joined", island="island-1")
+    code, _, err = launcher.end()
+    assert (code, err) == (0, "")

@@ -71,6 +71,7 @@ SNAPSHOT = """\
 │ round 2   view 2   1 member   18.2k tokens/s   01:05                                             │
 │ loss 2.341 █▁                                                                                    │
 │ join with: atoll run --join 127.0.0.1:7000 SCRIPT                                                │
+│ logs in /logs                                                                                    │
 ╰──────────────────────────────────────────────────────────────────────────────────────────────────╯
 island    pid  state      round   loss  tokens/s    sync  sent/round  restarts
 island-0   41  training       2  2.500      9.1k  0.12 s      1.2 MB         0
