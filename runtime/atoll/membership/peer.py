@@ -365,7 +365,7 @@ class PeerMachine:
 
     def _link_down(self, event: LinkDown) -> None:
         peer = event.peer
-        if peer not in self._known:
+        if peer not in self._known or event.reason == "dropped":  # by this peer itself
             return
         was_linked = peer in self.linked
         self.linked -= {peer}
