@@ -3,9 +3,10 @@
 //   codec_bench [--json] [--mib 256] [--repeats 9] [--codec int8]
 //
 // Each buffer is far larger than the caches. Rounds go over all kernels in turn, so that a busy
-// moment of the machine hits one sample of each and not all samples of one; the median of the rounds
-// counts. Time is the thread's CPU time: what other programs take from the core is left out, what they
-// take from the memory is not. memcpy moves the same fp32 bytes: it reads and writes them.
+// moment of the machine hits one sample of each and not all samples of one; the median of the
+// rounds counts. Time is the thread's CPU time: what other programs take from the core is left out,
+// what they take from the memory is not. memcpy moves the same fp32 bytes: it reads and writes
+// them.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -143,10 +144,11 @@ void print(const std::vector<Case>& cases, const Settings& settings, std::size_t
   const std::string processor = first_line_with("/proc/cpuinfo", "model name");
   const double copy = cases.front().rate(bytes);
   if (settings.json) {
-    std::printf("{\"processor\": \"%s\", \"cores\": %u, \"load\": %.2f, \"mib\": %zu, "
-                "\"repeats\": %d, \"memcpy_gb_per_s\": %.3f, \"results\": [",
-                processor.c_str(), std::thread::hardware_concurrency(), load[0], settings.mib,
-                settings.repeats, copy);
+    std::printf(
+        "{\"processor\": \"%s\", \"cores\": %u, \"load\": %.2f, \"mib\": %zu, "
+        "\"repeats\": %d, \"memcpy_gb_per_s\": %.3f, \"results\": [",
+        processor.c_str(), std::thread::hardware_concurrency(), load[0], settings.mib,
+        settings.repeats, copy);
   } else {
     std::printf("%s, %u cores, load %.2f; %zu MiB of fp32, median of %d\n", processor.c_str(),
                 std::thread::hardware_concurrency(), load[0], settings.mib, settings.repeats);
@@ -158,10 +160,10 @@ void print(const std::vector<Case>& cases, const Settings& settings, std::size_t
     const Case& c = cases[i];
     const double rate = c.rate(bytes);
     if (settings.json) {
-      std::printf("%s\n  {\"codec\": \"%s\", \"isa\": \"%s\", \"function\": \"%s\", "
-                  "\"gb_per_s\": %.3f, \"times_memcpy\": %.3f}",
-                  i == 1 ? "" : ",", c.codec.c_str(), c.isa.c_str(), c.function.c_str(), rate,
-                  rate / copy);
+      std::printf(
+          "%s\n  {\"codec\": \"%s\", \"isa\": \"%s\", \"function\": \"%s\", "
+          "\"gb_per_s\": %.3f, \"times_memcpy\": %.3f}",
+          i == 1 ? "" : ",", c.codec.c_str(), c.isa.c_str(), c.function.c_str(), rate, rate / copy);
     } else {
       if (c.function == "encode") std::printf("%-12s %-9s", c.codec.c_str(), c.isa.c_str());
       std::printf(" %8.2f (%5.2f)%s", rate, rate / copy, c.function == "decode_add" ? "\n" : " ");

@@ -24,7 +24,8 @@ Encoded run_encode(Isa isa, const Codec& codec, const float* x, std::size_t coun
   const std::size_t size = encoded_bytes(codec.id, count);
   std::vector<std::byte> buffer(size + skew + 64, kGuard);
   Encoded encoded;
-  encoded.report = kernels_for(codec.id, isa).encode(x, count, buffer.data() + skew, codec, first_element);
+  encoded.report =
+      kernels_for(codec.id, isa).encode(x, count, buffer.data() + skew, codec, first_element);
   for (std::size_t i = 0; i < skew; ++i) EXPECT_EQ(buffer[i], kGuard) << "before the output";
   for (std::size_t i = skew + size; i < buffer.size(); ++i) {
     EXPECT_EQ(buffer[i], kGuard) << "behind the output";
@@ -146,8 +147,8 @@ std::vector<Isa> available_isas() {
   return isas;
 }
 std::string name_of(const testing::TestParamInfo<CodecIsa::ParamType>& info) {
-  std::string name = std::string(isa_name(std::get<0>(info.param))) + "_" +
-                     codec_name(std::get<1>(info.param));
+  std::string name =
+      std::string(isa_name(std::get<0>(info.param))) + "_" + codec_name(std::get<1>(info.param));
   for (char& c : name) c = c == '-' ? '_' : c;
   return name;
 }

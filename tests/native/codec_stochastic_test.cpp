@@ -11,11 +11,14 @@ namespace {
 
 using samples::through;
 
-Codec stochastic(CodecId id, std::uint64_t seed) { return {id, Rounding::stochastic, seed}; }
+Codec stochastic(CodecId id, std::uint64_t seed) {
+  return {id, Rounding::stochastic, seed};
+}
 
 class Stochastic : public testing::TestWithParam<CodecId> {};
 
-// 4,000 seeds: the mean's standard error is at most half a step / sqrt(4000); 6 of them are allowed.
+// 4,000 seeds: the mean's standard error is at most half a step / sqrt(4000); 6 of them are
+// allowed.
 TEST_P(Stochastic, TheMeanIsTheValue) {
   constexpr int kSeeds = 4000;
   std::mt19937_64 random(1);
@@ -25,7 +28,8 @@ TEST_P(Stochastic, TheMeanIsTheValue) {
   x[1] = 1e-5f;
   std::vector<double> sum(x.size()), squares(x.size());
   for (int seed = 0; seed < kSeeds; ++seed) {
-    const std::vector<float> y = through(stochastic(GetParam(), static_cast<std::uint64_t>(seed)), x);
+    const std::vector<float> y =
+        through(stochastic(GetParam(), static_cast<std::uint64_t>(seed)), x);
     for (std::size_t i = 0; i < x.size(); ++i) {
       sum[i] += y[i];
       squares[i] += double{y[i]} * y[i];
@@ -46,7 +50,8 @@ TEST_P(Stochastic, ErrorsOfElementsAndSeedsAreIndependent) {
   for (std::size_t i = 0; i < x.size(); i += 64) with_scale[i] = 1.f, with_scale[i + 1] = -1.f;
   const std::vector<float> a = through(stochastic(GetParam(), 1), with_scale);
   const std::vector<float> b = through(stochastic(GetParam(), 2), with_scale);
-  const auto correlation = [&](const std::vector<float>& u, const std::vector<float>& v, std::size_t lag) {
+  const auto correlation = [&](const std::vector<float>& u, const std::vector<float>& v,
+                               std::size_t lag) {
     double product = 0, first = 0, second = 0;
     for (std::size_t i = 0; i + lag < u.size(); ++i) {
       if (i % 64 < 2 || (i + lag) % 64 < 2) continue;

@@ -20,8 +20,12 @@ using samples::kNan;
 using samples::mixture;
 using samples::through;
 
-std::uint32_t bits_of(float x) { return std::bit_cast<std::uint32_t>(x); }
-Codec nearest(CodecId id) { return {id, Rounding::nearest, 0}; }
+std::uint32_t bits_of(float x) {
+  return std::bit_cast<std::uint32_t>(x);
+}
+Codec nearest(CodecId id) {
+  return {id, Rounding::nearest, 0};
+}
 
 // Nearest of `levels` (ascending, >= 0) by distance, ties to the even index.
 float nearest_level(const std::vector<double>& levels, double x) {
@@ -48,7 +52,8 @@ TEST(CodecValues, Bf16IsTheNearest) {
   std::mt19937_64 random(1);
   std::vector<float> x;
   for (int i = 0; i < 100'000; ++i) x.push_back(samples::finite_bits(random));
-  for (int i = 0; i < 1000; ++i) x.push_back(std::bit_cast<float>(0x3f80'8000u + 0x10000u * static_cast<std::uint32_t>(i)));
+  for (int i = 0; i < 1000; ++i)
+    x.push_back(std::bit_cast<float>(0x3f80'8000u + 0x10000u * static_cast<std::uint32_t>(i)));
   const std::vector<float> y = through(nearest(CodecId::bf16), x);
   for (std::size_t i = 0; i < x.size(); ++i) {
     const std::uint32_t down = bits_of(x[i]) & 0xffff'0000u, up = down + 0x1'0000u;
@@ -56,7 +61,8 @@ TEST(CodecValues, Bf16IsTheNearest) {
     const double to_below = std::abs(x[i] - below), to_above = std::abs(above - x[i]);
     const bool even_below = (down >> 16 & 1u) == 0;
     const bool take_below = to_below < to_above || (to_below == to_above && even_below);
-    const float want = take_below || !std::isfinite(above) ? static_cast<float>(below) : static_cast<float>(above);
+    const float want =
+        take_below || !std::isfinite(above) ? static_cast<float>(below) : static_cast<float>(above);
     ASSERT_EQ(bits_of(y[i]), bits_of(want)) << x[i];
   }
 }
@@ -65,8 +71,10 @@ TEST(CodecValues, Fp16IsTheNearest) {
   const std::vector<double> levels = small_float_levels(15, 10, 0x7c00);
   std::mt19937_64 random(2);
   std::vector<float> x;
-  for (int i = 0; i < 1500; ++i) x.push_back(std::ldexp(samples::gaussian(random, 1.f), static_cast<int>(random() % 44) - 28));
-  for (std::size_t i = 0; i + 1 < 0x7c00; i += 37) x.push_back(static_cast<float>((levels[i] + levels[i + 1]) / 2));
+  for (int i = 0; i < 1500; ++i)
+    x.push_back(std::ldexp(samples::gaussian(random, 1.f), static_cast<int>(random() % 44) - 28));
+  for (std::size_t i = 0; i + 1 < 0x7c00; i += 37)
+    x.push_back(static_cast<float>((levels[i] + levels[i + 1]) / 2));
   const std::vector<float> y = through(nearest(CodecId::fp16), x);
   for (std::size_t i = 0; i < x.size(); ++i) {
     ASSERT_EQ(y[i], std::copysign(nearest_level(levels, std::abs(x[i])), x[i])) << x[i];
@@ -103,7 +111,8 @@ TEST(CodecValues, Fp8IsTheNearest) {
     for (std::size_t i = 0; i < x.size(); ++i) {
       const double middle = (levels[i % 0x77] + levels[i % 0x77 + 1]) / 2;
       x[i] = i % 3 == 0 ? static_cast<float>(middle)
-                        : std::ldexp(std::fmod(samples::gaussian(random, 60.f), amax), -static_cast<int>(random() % 18));
+                        : std::ldexp(std::fmod(samples::gaussian(random, 60.f), amax),
+                                     -static_cast<int>(random() % 18));
       if (i % kCodecBlock == 0 || std::abs(x[i]) > amax) x[i] = amax;
     }
     const std::vector<float> y = through(nearest(CodecId::fp8), x);
@@ -120,7 +129,8 @@ TEST(CodecValues, Fp4IsTheNearestByLogarithm) {
     const double scale = std::ldexp(1.0, exponent);
     std::vector<float> x(kCodecBlock);
     for (float& value : x) {
-      value = static_cast<float>(scale * std::exp2(-9.0 * static_cast<double>(random() % 10'000) / 1e4));
+      value = static_cast<float>(scale *
+                                 std::exp2(-9.0 * static_cast<double>(random() % 10'000) / 1e4));
       if (random() % 2 == 0) value = -value;
     }
     x[0] = static_cast<float>(scale * 1.9);
@@ -128,15 +138,18 @@ TEST(CodecValues, Fp4IsTheNearestByLogarithm) {
     for (std::size_t i = 0; i < x.size(); ++i) {
       const double power = std::floor(std::log2(std::abs(double{x[i]}) / scale) + 0.5);
       const double level = power < -6 ? 0.0 : std::exp2(std::min(power, 0.0));
-      ASSERT_EQ(y[i], static_cast<float>(std::copysign(level * scale, double{x[i]}))) << x[i] / scale;
+      ASSERT_EQ(y[i], static_cast<float>(std::copysign(level * scale, double{x[i]})))
+          << x[i] / scale;
     }
   }
 }
 
 TEST(CodecValues, Fp4RoundsAtTheSquareRootOfTwo) {
   for (int k = 0; k <= 6; ++k) {
-    const float below = std::ldexp(0x1.6a09e6p0f, -k - 1), above = std::ldexp(0x1.6a09e8p0f, -k - 1);
-    const std::vector<float> y = through(nearest(CodecId::fp4), {1.f, below, above, -below, -above});
+    const float below = std::ldexp(0x1.6a09e6p0f, -k - 1),
+                above = std::ldexp(0x1.6a09e8p0f, -k - 1);
+    const std::vector<float> y =
+        through(nearest(CodecId::fp4), {1.f, below, above, -below, -above});
     const float low = k == 6 ? 0.f : std::ldexp(1.f, -k - 1), high = std::ldexp(1.f, -k);
     EXPECT_EQ(y, (std::vector<float>{1.f, low, high, -low, -high})) << k;
   }
@@ -160,10 +173,12 @@ TEST(CodecValues, IntegersAreOffByHalfAStepAtMost) {
       const std::vector<float> y = through(nearest(grid.id), x);
       for (std::size_t at = 0; at < x.size(); at += grid.block) {
         const auto first = x.begin() + static_cast<std::ptrdiff_t>(at);
-        const auto [low, high] = std::minmax_element(first, first + static_cast<std::ptrdiff_t>(grid.block));
+        const auto [low, high] =
+            std::minmax_element(first, first + static_cast<std::ptrdiff_t>(grid.block));
         const double amax = std::max(std::abs(double{*low}), std::abs(double{*high}));
         const double half = grid.minmax ? (double{*high} - double{*low}) / 2 : amax;
-        const double allowed = half / grid.largest * 0.5001 + amax * 0x1p-23 + amax * 0x1p-17 * (amax > 0x1.ffffp127);
+        const double allowed =
+            half / grid.largest * 0.5001 + amax * 0x1p-23 + amax * 0x1p-17 * (amax > 0x1.ffffp127);
         for (std::size_t i = at; i < at + grid.block; ++i) {
           ASSERT_LE(std::abs(double{x[i]} - double{y[i]}), allowed)
               << codec_name(grid.id) << " kind " << kind << " value " << x[i];
@@ -198,7 +213,8 @@ TEST(CodecValues, NonFiniteValuesStayWhereTheyAreAndAreCounted) {
       const std::vector<float> clean = through({id, rounding, 9}, x);
       const std::vector<std::size_t> bad{3, kCodecBlock + 70, 2 * kCodecBlock + 39};
       x[bad[0]] = kNan, x[bad[1]] = kInf, x[bad[2]] = -kInf;
-      // Without them the scales are others only if one of them was an extreme; make sure it was not.
+      // Without them the scales are others only if one of them was an extreme; make sure it was
+      // not.
       for (const std::size_t i : bad) ASSERT_LT(std::abs(clean[i]), 2.5f);
       EncodeReport report;
       const std::vector<float> y = through({id, rounding, 9}, x, &report);

@@ -6,7 +6,9 @@
 
 namespace reef::codec {
 
-const CodecKernels& avx2_kernels(CodecId id) { return kTable<Avx2>[static_cast<std::size_t>(id)]; }
+const CodecKernels& avx2_kernels(CodecId id) {
+  return kTable<Avx2>[static_cast<std::size_t>(id)];
+}
 
 }  // namespace reef::codec
 

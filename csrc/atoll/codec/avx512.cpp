@@ -6,7 +6,9 @@
 
 namespace reef::codec {
 
-const CodecKernels& avx512_kernels(CodecId id) { return kTable<Avx512>[static_cast<std::size_t>(id)]; }
+const CodecKernels& avx512_kernels(CodecId id) {
+  return kTable<Avx512>[static_cast<std::size_t>(id)];
+}
 
 }  // namespace reef::codec
 

@@ -1,9 +1,9 @@
-// What the vector kernels share. V is the instruction set: sixteen lanes of fp32 or of 32-bit integers
-// (vector_avx2.h shows its members).
+// What the vector kernels share. V is the instruction set: sixteen lanes of fp32 or of 32-bit
+// integers (vector_avx2.h shows its members).
 //
 // A format's encode<V, stochastic>() takes one whole block. It returns false when the block holds
-// what only the portable code deals with (non-finite values, saturation); that writes it again then.
-// decode<V, add>() takes one whole block of any bytes.
+// what only the portable code deals with (non-finite values, saturation); that writes it again
+// then. decode<V, add>() takes one whole block of any bytes.
 #pragma once
 
 #include <cstring>
@@ -24,8 +24,8 @@ typename V::I splat_bits(std::uint32_t bits) {
   return V::splat_int(static_cast<std::int32_t>(bits));
 }
 
-// Bits of the largest magnitude among `n` elements, a multiple of 16; kInfBits and more if one of them
-// is not finite. Two accumulators, for the sake of instruction sets with slow maxima.
+// Bits of the largest magnitude among `n` elements, a multiple of 16; kInfBits and more if one of
+// them is not finite. Two accumulators, for the sake of instruction sets with slow maxima.
 template <class V>
 std::uint32_t amax_bits(const float* x, std::size_t n) {
   typename V::I even = V::splat_int(0), odd = V::splat_int(0);
@@ -79,7 +79,9 @@ typename V::I clamped(typename V::I x, std::int32_t low, std::int32_t high) {
 }
 
 // Little-endian machines only, as all that have these instruction sets.
-inline void put_float(std::byte* at, float value) { std::memcpy(at, &value, sizeof value); }
+inline void put_float(std::byte* at, float value) {
+  std::memcpy(at, &value, sizeof value);
+}
 inline float get_float(const std::byte* at) {
   float value;
   std::memcpy(&value, at, sizeof value);

@@ -1,4 +1,5 @@
-// Vector kernels of int8, int4, their min-max variants, and 2-bit. scalar_grid.h says what they compute.
+// Vector kernels of int8, int4, their min-max variants, and 2-bit. scalar_grid.h says what they
+// compute.
 #pragma once
 
 #include "atoll/codec/blocks.h"

@@ -10,9 +10,8 @@
 namespace reef {
 namespace {
 
-constexpr std::array<const char*, kCodecs> kNames{"fp32", "bf16",        "fp16", "fp8",
-                                                  "int8", "int8-minmax", "int4", "int4-minmax",
-                                                  "fp4",  "2bit"};
+constexpr std::array<const char*, kCodecs> kNames{
+    "fp32", "bf16", "fp16", "fp8", "int8", "int8-minmax", "int4", "int4-minmax", "fp4", "2bit"};
 
 // Rounding to nearest even and denormals as IEEE has them, whatever the calling thread has set
 // (torch.set_flush_denormal does), for as long as this lives.
@@ -21,8 +20,12 @@ class ExactFloats {
   ExactFloats(const ExactFloats&) = delete;
   ExactFloats& operator=(const ExactFloats&) = delete;
 #if defined(__x86_64__)
-  ExactFloats() : saved_(_mm_getcsr()) { _mm_setcsr(kDefault); }
-  ~ExactFloats() { _mm_setcsr(saved_); }
+  ExactFloats() : saved_(_mm_getcsr()) {
+    _mm_setcsr(kDefault);
+  }
+  ~ExactFloats() {
+    _mm_setcsr(saved_);
+  }
 
  private:
   static constexpr unsigned kDefault = 0x1f80;  // all exceptions masked
@@ -32,7 +35,9 @@ class ExactFloats {
     asm volatile("mrs %0, fpcr" : "=r"(saved_));
     asm volatile("msr fpcr, %0" : : "r"(std::uint64_t{0}));
   }
-  ~ExactFloats() { asm volatile("msr fpcr, %0" : : "r"(saved_)); }
+  ~ExactFloats() {
+    asm volatile("msr fpcr, %0" : : "r"(saved_));
+  }
 
  private:
   std::uint64_t saved_ = 0;
@@ -87,10 +92,14 @@ void decode_add(CodecId id, std::span<const std::byte> in, std::span<float> acc)
 
 const char* isa_name(Isa isa) {
   switch (isa) {
-    case Isa::portable: return "portable";
-    case Isa::avx2: return "avx2";
-    case Isa::avx512: return "avx512";
-    case Isa::neon: return "neon";
+    case Isa::portable:
+      return "portable";
+    case Isa::avx2:
+      return "avx2";
+    case Isa::avx512:
+      return "avx512";
+    case Isa::neon:
+      return "neon";
   }
   return "unknown";
 }

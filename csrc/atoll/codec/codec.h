@@ -1,9 +1,9 @@
 // Codecs: how a vector of fp32 travels. docs/codecs.md gives every byte and every rounding.
 //
 // Pure functions, any thread, no allocation, no state. Every instruction set gives the bits of the
-// portable kernels. A vector is cut into blocks of kCodecBlock elements (the last may be short); any
-// run of whole blocks is encoded and decoded by itself, and the encodings of consecutive runs, put one
-// behind the other, are the encoding of the whole.
+// portable kernels. A vector is cut into blocks of kCodecBlock elements (the last may be short);
+// any run of whole blocks is encoded and decoded by itself, and the encodings of consecutive runs,
+// put one behind the other, are the encoding of the whole.
 //
 // Failure: sizes that do not fit are a bug of the caller (check). Encoded bytes from a stranger
 // cannot harm: any bytes of the right length decode to some floats, the same on every machine.
@@ -37,7 +37,8 @@ enum class Rounding : std::uint8_t { nearest = 0, stochastic = 1 };
 struct Codec {
   CodecId id = CodecId::fp32;
   Rounding rounding = Rounding::nearest;
-  std::uint64_t seed = 0;  // stochastic: the random bits are a function of seed and element index alone
+  std::uint64_t seed =
+      0;  // stochastic: the random bits are a function of seed and element index alone
 };
 
 // Elements. Every codec's vectors are cut at multiples of it only.
@@ -70,7 +71,8 @@ void decode(CodecId id, std::span<const std::byte> in, std::span<float> out);
 // acc[i] = acc[i] + decoded[i] in fp32.
 void decode_add(CodecId id, std::span<const std::byte> in, std::span<float> acc);
 
-// ---- kernels by instruction set, for tests and measurements --------------------------------------
+// ---- kernels by instruction set, for tests and measurements
+// --------------------------------------
 
 enum class Isa : std::uint8_t { portable = 0, avx2 = 1, avx512 = 2, neon = 3 };
 inline constexpr std::array kIsas{Isa::portable, Isa::avx2, Isa::avx512, Isa::neon};

@@ -6,7 +6,9 @@
 
 namespace reef::codec {
 
-const CodecKernels& neon_kernels(CodecId id) { return kTable<Neon>[static_cast<std::size_t>(id)]; }
+const CodecKernels& neon_kernels(CodecId id) {
+  return kTable<Neon>[static_cast<std::size_t>(id)];
+}
 
 }  // namespace reef::codec
 

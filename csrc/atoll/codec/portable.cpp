@@ -54,6 +54,8 @@ constexpr CodecKernels kTable[kCodecs] = {
 
 }  // namespace
 
-const CodecKernels& portable_kernels(CodecId id) { return kTable[static_cast<std::size_t>(id)]; }
+const CodecKernels& portable_kernels(CodecId id) {
+  return kTable[static_cast<std::size_t>(id)];
+}
 
 }  // namespace reef::codec

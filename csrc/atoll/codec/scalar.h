@@ -32,7 +32,9 @@ inline std::int32_t clamped(std::int32_t value, std::int32_t low, std::int32_t h
   return value < low ? low : value > high ? high : value;
 }
 
-inline bool finite(float x) { return (float_bits(x) & kAbsMask) < kInfBits; }
+inline bool finite(float x) {
+  return (float_bits(x) & kAbsMask) < kInfBits;
+}
 
 // Largest magnitude of the finite values; how many are not finite.
 struct Extent {
@@ -57,8 +59,12 @@ inline Extent extent_of(const float* x, std::size_t n) {
   return extent;
 }
 
-inline void put_float(std::byte* at, float value) { store_le(at, float_bits(value)); }
-inline float get_float(const std::byte* at) { return bits_float(load_le<std::uint32_t>(at)); }
+inline void put_float(std::byte* at, float value) {
+  store_le(at, float_bits(value));
+}
+inline float get_float(const std::byte* at) {
+  return bits_float(load_le<std::uint32_t>(at));
+}
 
 // Narrow codes (format.h, code_bytes): where element i's code lies.
 template <std::size_t kWidth>

@@ -1,8 +1,10 @@
-// Scalar reference of the codecs whose codes are floating-point numbers: fp32, bf16, fp16, fp8, fp4.
+// Scalar reference of the codecs whose codes are floating-point numbers: fp32, bf16, fp16, fp8,
+// fp4.
 //
 // encode<stochastic>() takes 1 to 256 elements, a whole block or the end of a vector, and writes
-// exactly block_bytes() of it; decode<add>() reads them. Non-finite values: NaN becomes the format's
-// one NaN; infinity stays infinity where there is one (fp32, bf16, fp16), else it becomes NaN.
+// exactly block_bytes() of it; decode<add>() reads them. Non-finite values: NaN becomes the
+// format's one NaN; infinity stays infinity where there is one (fp32, bf16, fp16), else it becomes
+// NaN.
 #pragma once
 
 #include "atoll/codec/scalar.h"
@@ -28,12 +30,13 @@ struct Fp32 {
 };
 
 // kDrop mantissa bits go. To nearest, ties to even: adds just under half of the last kept bit, or
-// half if that bit is odd. Stochastic: adds kDrop random bits. What carries, carries into the exponent.
+// half if that bit is odd. Stochastic: adds kDrop random bits. What carries, carries into the
+// exponent.
 template <unsigned kDrop, bool kStochastic>
 std::uint32_t rounded(std::uint32_t magnitude, std::uint32_t random) {
   constexpr std::uint32_t kBelowHalf = (1u << (kDrop - 1)) - 1u;
-  const std::uint32_t add = kStochastic ? random & ((1u << kDrop) - 1u)
-                                        : kBelowHalf + (magnitude >> kDrop & 1u);
+  const std::uint32_t add =
+      kStochastic ? random & ((1u << kDrop) - 1u) : kBelowHalf + (magnitude >> kDrop & 1u);
   return (magnitude + add) >> kDrop;
 }
 
@@ -82,7 +85,8 @@ std::uint32_t small_float(float y, std::uint32_t random) {
     constexpr float kFixed = bits_float(static_cast<std::uint32_t>(150 - kLeast) << 23);
     return (static_cast<std::uint32_t>(y * kFixed) + (random & ((1u << kDrop) - 1u))) >> kDrop;
   } else {  // the sum's last bit is worth 2^(kLeast - kMantissa), so the addition rounds to it
-    constexpr std::uint32_t kAnchor = static_cast<std::uint32_t>(150 + kLeast - kMantissaBits) << 23;
+    constexpr std::uint32_t kAnchor = static_cast<std::uint32_t>(150 + kLeast - kMantissaBits)
+                                      << 23;
     return float_bits(y + bits_float(kAnchor)) - kAnchor;
   }
 }
@@ -101,8 +105,8 @@ struct Fp16 {
         ++report.non_finite;
         code = magnitude > kInfBits ? 0x7e00u : 0x7c00u;
       } else {
-        code = small_float<10, -14, kStochastic>(bits_float(magnitude),
-                                                 kStochastic ? noise.at(i) : 0);
+        code =
+            small_float<10, -14, kStochastic>(bits_float(magnitude), kStochastic ? noise.at(i) : 0);
         if (code >= 0x7c00u) {
           ++report.saturated;
           code = 0x7bffu;
@@ -130,8 +134,8 @@ struct Fp16 {
   }
 };
 
-// Header: s = 2^(floor(log2 amax) - 7). Codes: x / s, which lies in [-256, 256], as E4M3FN; at most 240
-// where 256 * s would be infinity.
+// Header: s = 2^(floor(log2 amax) - 7). Codes: x / s, which lies in [-256, 256], as E4M3FN; at most
+// 240 where 256 * s would be infinity.
 struct Fp8 {
   static constexpr CodecId kId = CodecId::fp8;
   static constexpr std::uint32_t kNanCode = 0x7f;
@@ -172,10 +176,10 @@ struct Fp8 {
   }
 };
 
-// Header: s = 2^floor(log2 amax). Codes: 0, or 1..7 for s * 2^(code - 7), plus 8 if negative; 8 itself
-// is NaN. To nearest: by logarithm, as arXiv 2501.18512 leaves open and a mantissa of no bits suggests;
-// above s there is nothing, so what would round up to 2s stays s. Stochastic: s = 2^ceil(log2 amax), and
-// linear between neighbours, so that the mean is x.
+// Header: s = 2^floor(log2 amax). Codes: 0, or 1..7 for s * 2^(code - 7), plus 8 if negative; 8
+// itself is NaN. To nearest: by logarithm, as arXiv 2501.18512 leaves open and a mantissa of no
+// bits suggests; above s there is nothing, so what would round up to 2s stays s. Stochastic: s =
+// 2^ceil(log2 amax), and linear between neighbours, so that the mean is x.
 struct Fp4 {
   static constexpr CodecId kId = CodecId::fp4;
   static constexpr std::uint32_t kNanCode = 8;

@@ -1,8 +1,9 @@
 // Scalar reference of the codecs whose codes count equal steps: int8, int4, their min-max variants,
 // and 2-bit. See scalar_float.h for what encode() and decode() promise.
 //
-// Non-finite values: the one code that int8 and int4 have to spare is NaN, and the scale is that of the
-// finite values. 2-bit has none to spare: its block's header becomes NaN, and so does all of the block.
+// Non-finite values: the one code that int8 and int4 have to spare is NaN, and the scale is that of
+// the finite values. 2-bit has none to spare: its block's header becomes NaN, and so does all of
+// the block.
 #pragma once
 
 #include "atoll/codec/scalar.h"
@@ -45,8 +46,8 @@ struct Integer {
     const float middle = kMinMax ? sane(get_float(in + 4)) : 0.f;
     for (std::size_t i = 0; i < n; ++i) {
       constexpr unsigned kShift = 32 - kWidth;
-      const auto code = static_cast<std::int32_t>(get_code<kWidth>(in + kHeader, i) << kShift) >>
-                        kShift;
+      const auto code =
+          static_cast<std::int32_t>(get_code<kWidth>(in + kHeader, i) << kShift) >> kShift;
       const float q = code == kNanCode ? bits_float(kNanBits) : static_cast<float>(code);
       emit<kAdd>(out[i], kMinMax ? middle + q * scale : q * scale);
     }
@@ -57,8 +58,8 @@ using Int8MinMax = Integer<CodecId::int8_minmax, 8, 127, true>;
 using Int4 = Integer<CodecId::int4, 4, 7, false>;
 using Int4MinMax = Integer<CodecId::int4_minmax, 4, 7, true>;
 
-// Header: outer level s. Codes 0..3: -s, -s/3, s/3, s. To nearest, s follows the mean of |x|, at most
-// amax; stochastic, it is amax, so that the mean is x.
+// Header: outer level s. Codes 0..3: -s, -s/3, s/3, s. To nearest, s follows the mean of |x|, at
+// most amax; stochastic, it is amax, so that the mean is x.
 struct TwoBit {
   static constexpr CodecId kId = CodecId::two_bit;
   static constexpr std::size_t kLanes = 16;

@@ -55,7 +55,9 @@ struct Avx2 {
     return {_mm256_srli_epi32(v.a, kBits), _mm256_srli_epi32(v.b, kBits)};
   }
 
-  static M greater(I x, I y) { return {_mm256_cmpgt_epi32(x.a, y.a), _mm256_cmpgt_epi32(x.b, y.b)}; }
+  static M greater(I x, I y) {
+    return {_mm256_cmpgt_epi32(x.a, y.a), _mm256_cmpgt_epi32(x.b, y.b)};
+  }
   static M equal(I x, I y) { return {_mm256_cmpeq_epi32(x.a, y.a), _mm256_cmpeq_epi32(x.b, y.b)}; }
   static I where(M m, I yes, I no) {
     return {_mm256_blendv_epi8(no.a, yes.a, m.a), _mm256_blendv_epi8(no.b, yes.b, m.b)};
@@ -91,9 +93,7 @@ struct Avx2 {
   }
 
   // table[index & 15]
-  static F lookup(F table, I index) {
-    return {lookup8(table, index.a), lookup8(table, index.b)};
-  }
+  static F lookup(F table, I index) { return {lookup8(table, index.a), lookup8(table, index.b)}; }
 
   static I load_bytes(const std::byte* p) {  // zero-extended
     const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
@@ -135,9 +135,9 @@ struct Avx2 {
   }
   // The low bytes of eight lanes, in the low half.
   static __m128i low_bytes(__m256i v) {
-    const __m256i pick = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
-                                          -1, -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1,
-                                          -1, -1);
+    const __m256i pick =
+        _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+                         -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1);
     const __m256i picked = _mm256_shuffle_epi8(v, pick);
     return _mm_or_si128(_mm256_castsi256_si128(picked), _mm256_extracti128_si256(picked, 1));
   }

@@ -83,8 +83,10 @@ struct Neon {
   }
   template <int kBits>
   static I left(I x) {
-    if constexpr (kBits == 0) return x;
-    else return each<I>([&](int k) { return vshlq_n_s32(x.v[k], kBits); });
+    if constexpr (kBits == 0)
+      return x;
+    else
+      return each<I>([&](int k) { return vshlq_n_s32(x.v[k], kBits); });
   }
   template <int kBits>
   static I right(I x) {
@@ -104,9 +106,8 @@ struct Neon {
     return each<I>([&](int k) { return vreinterpretq_s32_u32(vceqq_s32(x.v[k], y.v[k])); });
   }
   static I where(M m, I yes, I no) {
-    return each<I>([&](int k) {
-      return vbslq_s32(vreinterpretq_u32_s32(m.v[k]), yes.v[k], no.v[k]);
-    });
+    return each<I>(
+        [&](int k) { return vbslq_s32(vreinterpretq_u32_s32(m.v[k]), yes.v[k], no.v[k]); });
   }
 
   static I nearest(F x) {
@@ -162,7 +163,8 @@ struct Neon {
   // Bytes, because p need not be aligned to 16 bits.
   static I load_words(const std::byte* p) {
     const auto* bytes = reinterpret_cast<const std::uint8_t*>(p);
-    return widened(vreinterpretq_u16_u8(vld1q_u8(bytes)), vreinterpretq_u16_u8(vld1q_u8(bytes + 16)));
+    return widened(vreinterpretq_u16_u8(vld1q_u8(bytes)),
+                   vreinterpretq_u16_u8(vld1q_u8(bytes + 16)));
   }
   static void store_words(std::byte* p, I x) {
     auto* bytes = reinterpret_cast<std::uint8_t*>(p);
@@ -172,9 +174,8 @@ struct Neon {
   }
   static F load_halves(const std::byte* p) {
     const auto* bytes = reinterpret_cast<const std::uint8_t*>(p);
-    return each<F>([&](int k) {
-      return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(bytes + 8 * k)));
-    });
+    return each<F>(
+        [&](int k) { return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(bytes + 8 * k))); });
   }
   static void store_halves(std::byte* p, F x) {
     auto* bytes = reinterpret_cast<std::uint8_t*>(p);

@@ -22,15 +22,16 @@ EncodeReport encode_blocks(const float* in, std::size_t count, std::byte* out, c
       noise.first_lane = static_cast<std::uint32_t>(element % kCodecBlock);
     }
     if (!Format::template encode<V, kStochastic>(in + done, out, noise)) {
-      const EncodeReport block = portable_kernels(Format::kId)
-                                     .encode(in + done, kLayout.block, out, codec, element);
+      const EncodeReport block =
+          portable_kernels(Format::kId).encode(in + done, kLayout.block, out, codec, element);
       report.non_finite += block.non_finite;
       report.saturated += block.saturated;
     }
   }
   if (done < count) {
-    const EncodeReport rest = portable_kernels(Format::kId)
-                                  .encode(in + done, count - done, out, codec, first_element + done);
+    const EncodeReport rest =
+        portable_kernels(Format::kId)
+            .encode(in + done, count - done, out, codec, first_element + done);
     report.non_finite += rest.non_finite;
     report.saturated += rest.saturated;
   }
@@ -65,11 +66,11 @@ constexpr CodecKernels kernels_of() {
 }
 
 template <class V>
-constexpr CodecKernels kTable[kCodecs] = {
-    kernels_of<V, Fp32>(), kernels_of<V, Bf16>(),       kernels_of<V, Fp16>(),
-    kernels_of<V, Fp8>(),  kernels_of<V, Int8>(),       kernels_of<V, Int8MinMax>(),
-    kernels_of<V, Int4>(), kernels_of<V, Int4MinMax>(), kernels_of<V, Fp4>(),
-    kernels_of<V, TwoBit>()};
+constexpr CodecKernels kTable[kCodecs] = {kernels_of<V, Fp32>(), kernels_of<V, Bf16>(),
+                                          kernels_of<V, Fp16>(), kernels_of<V, Fp8>(),
+                                          kernels_of<V, Int8>(), kernels_of<V, Int8MinMax>(),
+                                          kernels_of<V, Int4>(), kernels_of<V, Int4MinMax>(),
+                                          kernels_of<V, Fp4>(),  kernels_of<V, TwoBit>()};
 
 }  // namespace
 }  // namespace reef::codec
