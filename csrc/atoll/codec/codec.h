@@ -71,8 +71,7 @@ void decode(CodecId id, std::span<const std::byte> in, std::span<float> out);
 // acc[i] = acc[i] + decoded[i] in fp32.
 void decode_add(CodecId id, std::span<const std::byte> in, std::span<float> acc);
 
-// ---- kernels by instruction set, for tests and measurements
-// --------------------------------------
+// ---- kernels by instruction set, for tests and measurements -----------------------------------
 
 enum class Isa : std::uint8_t { portable = 0, avx2 = 1, avx512 = 2, neon = 3 };
 inline constexpr std::array kIsas{Isa::portable, Isa::avx2, Isa::avx512, Isa::neon};

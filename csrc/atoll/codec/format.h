@@ -55,8 +55,7 @@ constexpr float bits_float(std::uint32_t bits) {
   return __builtin_bit_cast(float, bits);
 }
 
-// ---- layout
-// --------------------------------------------------------------------------------------
+// ---- layout -----------------------------------------------------------------------------------
 
 // A scale covers `block` elements: header, then the codes of `width` bits.
 struct Layout {
@@ -88,8 +87,7 @@ constexpr std::size_t block_bytes(const Layout& layout, std::size_t count) {
   return layout.header + code_bytes(layout.width, count);
 }
 
-// ---- headers
-// -------------------------------------------------------------------------------------
+// ---- headers ----------------------------------------------------------------------------------
 
 constexpr float at_most(float value, float bound) {
   return value < bound ? value : bound;
@@ -151,8 +149,7 @@ constexpr float sane(float header) {
   return (float_bits(header) & kAbsMask) < kInfBits ? header : bits_float(kNanBits);
 }
 
-// ---- noise
-// ---------------------------------------------------------------------------------------
+// ---- noise ------------------------------------------------------------------------------------
 
 // Random bits of element i: noise_bits(noise_of(seed, i / 256), i % 256).
 struct Noise {
