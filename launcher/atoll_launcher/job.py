@@ -28,6 +28,9 @@ from atoll_launcher.traces import traceback_lines
 
 # For the last events of islands that have ended to come in.
 DRAIN_S = 1.0
+# For a process whose connections are closed already to end. Measured: up to 4 ms on a busy machine
+# with a small script; a large one has more to give back.
+SETTLE_S = 2.0
 
 STOP_SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
@@ -69,7 +72,9 @@ class Job:
         )
         self._islands = {island.name: island for island in plan.islands}
         self._children = Children(self._loop, display.line, self._child_exited)
-        self._observer = Observer(plan.address, self._observed, self._status, plan.after)
+        self._observer = Observer(
+            plan.address, self._observed, self._status, self._settle, plan.after
+        )
         self._verdict: asyncio.Future[sv.Finish] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._exits: dict[str, Exit] = {}
@@ -138,6 +143,19 @@ class Job:
                 island=ended.island, code=ended.code, signal=ended.signal, error=ended.error
             )
         )
+
+    async def _settle(self, event: Event) -> None:
+        """Hold a loss back until we know how the process ended.
+
+        The kernel closes a dying process's connections before it tells the parent, so the
+        coordinator is often the first to know.
+        """
+        is_loss = event.kind is Kind.LEFT and event.text("reason") == "crashed"
+        if not is_loss or event.island in self._exits:
+            return
+        deadline_s = self._loop.time() + SETTLE_S
+        while event.island in self._children.running and self._loop.time() < deadline_s:
+            await asyncio.sleep(0.01)
 
     def _observed(self, event: Event) -> None:
         ours = event.island in self._islands

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,9 +164,12 @@ class Observer:
         address: str,
         on_event: Callable[[Event], None],
         on_status: Callable[[pb.StatusReply], None],
+        before_event: Callable[[Event], Awaitable[None]],
         after: int = 0,
     ) -> None:
-        """`after`: number of the last event that is not to be told."""
+        """`after`: number of the last event that is not to be told. `before_event` is awaited for
+        each of the coordinator's events, in order, so that it can hold one back."""
+        self._before_event = before_event
         self._address = address
         self._on_event = on_event
         self._on_status = on_status
@@ -226,6 +229,7 @@ class Observer:
                         await self.refresh()
                     known = job_event(event, self._latest)
                     if known is not None:
+                        await self._before_event(known)
                         self._on_event(known)
             except grpc.aio.AioRpcError as error:
                 self._went_away(error)

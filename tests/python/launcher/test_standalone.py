@@ -139,11 +139,9 @@ def test_an_island_is_killed_and_comes_back(launch: Launch, script: Script) -> N
     launcher.wait_for("joined", island="island-1")
     assert launcher.wait_for("round")["islands"] == 2
     os.kill(victim, signal.SIGKILL)
-    launcher.wait_for("restarting", island="island-1", attempt=1)
+    launcher.wait_for("exited", island="island-1", signal=signal.SIGKILL)
     left = launcher.wait_for("left", island="island-1")
-    # On a busy machine the other island may notice before the broken stream does.
-    assert left["reason"] in ("crashed", "unreachable", "silent")
-    assert left["signal"] == signal.SIGKILL
+    assert (left["reason"], left.get("signal")) == ("crashed", signal.SIGKILL), left
     assert launcher.wait_for("view", epoch=2)["members"] == ["island-0"]
     assert launcher.wait_for("round")["islands"] == 1
     launcher.wait_for("joined", island="island-1")
