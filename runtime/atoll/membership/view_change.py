@@ -35,8 +35,9 @@ def advance(state: State) -> None:
     state.update_severed()
     _lose_the_silent(state)
     _lose_the_cut_off(state)
-    deserted = bool(state.newest.view.members) and not state.members()
-    if deserted or (state.broken and not _disputed(state)):
+    if state.newest.view.members and not state.members():
+        _break(state)  # they have all left, and the line of views goes on without any
+    if state.broken and not _disputed(state):
         _begin(state, ChangeKind.ABORT)
     change = state.change
     if change is not None and change.phase is Phase.FENCE and not change.waiting:

@@ -29,7 +29,7 @@ class Faults:
         keep = self._world.random.randint(1, len(self._menu))
         self._menu = self._world.random.sample(self._menu, keep)
         self._pace_s = self._world.between(0.2, 1.5)
-        self._strike = self._world.random.choice((0.0, 0.02, 0.06))
+        self._strike = self._world.random.choice((0.0, 0.02, 0.06, 0.2))
         job.on_view_change = self._on_view_change
         self._later()
 
@@ -51,9 +51,14 @@ class Faults:
             self._world.after(self._world.between(0.0, 0.03), self._draw)
 
     def heal(self) -> None:
-        """From now on nothing goes wrong any more, and what was wrong is mended."""
+        """From now on nothing goes wrong any more, and what was wrong is mended: all of it, or all
+        but one pair of islands that will never reach each other again."""
         job = self._job
         job.network.blocked.clear()
+        if len(job.islands) > max(2, job.options.min_islands) and self._world.chance(0.2):
+            one, other = self._world.random.sample(sorted(job.islands), 2)
+            self._world.trace("fault", f"{one} and {other} never reach each other again")
+            job.separate(one, other)
         job.unreachable.clear()
         for process in job.alive():
             process.thaw()

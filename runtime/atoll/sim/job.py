@@ -47,7 +47,8 @@ class Job:
     def __init__(self, world: World, min_islands: int) -> None:
         self.world = world
         self.options = replace(OPTIONS, min_islands=min_islands)
-        self.network = Network(world)
+        self.network = Network(world, self.reachable)
+        self.separated: frozenset[str] = frozenset()
         self.checks = Checks(self._engine_of)
         self.islands: dict[str, Process] = {}
         self.wanted: set[str] = set()  # islands that are started again when they die
@@ -89,6 +90,18 @@ class Job:
     def _engine_of(self, peer: PeerId) -> Engine | None:
         process = self.processes.get(peer)
         return None if process is None else process.engine
+
+    def separate(self, one: str, other: str) -> None:
+        """Two islands never link again, whatever incarnations they have."""
+        self.separated = frozenset((one, other))
+        for pair, link in self.network.links.items():
+            names = {self.processes[peer].machine.island for peer in pair if peer in self.processes}
+            if names == self.separated:
+                link.close(min(pair), "reset")
+
+    def reachable(self, one: PeerId, other: PeerId) -> bool:
+        islands = {self.processes[p].machine.island for p in (one, other) if p in self.processes}
+        return not self.separated or islands != self.separated
 
     # --- the coordinator --------------------------------------------------------------------------
 

@@ -47,7 +47,8 @@ class Link:
         self.up: set[PeerId] = set()  # ends that may use it
         self.mute: set[PeerId] = set()  # ends that are not heard any more
         self.finished: set[PeerId] = set()
-        self._paths = {peer: Fifo(world, 0.0005, world.between(0.002, 0.03)) for peer in self.ends}
+        slow_s = world.between(0.002, world.random.choice((0.01, 0.03, 0.1)))
+        self._paths = {peer: Fifo(world, 0.0005, slow_s) for peer in self.ends}
         for end in (one, other):
             world.after(world.between(0.0, 0.02), lambda end=end: self._open(end))  # type: ignore[misc]
 
@@ -116,8 +117,9 @@ class Link:
 class Network:
     """Which pairs of islands can reach each other, and the dialling."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, reachable: Callable[[PeerId, PeerId], bool]) -> None:
         self.world = world
+        self._reachable = reachable
         self.blocked: set[frozenset[PeerId]] = set()
         self.links: dict[frozenset[PeerId], Link] = {}
 
@@ -133,7 +135,8 @@ class Network:
             if old is not None and caller.id not in old.finished:
                 return
             end = target()
-            if end is not None and end.expects(caller.id) and pair not in self.blocked:
+            open_ = pair not in self.blocked and self._reachable(caller.id, peer)
+            if end is not None and end.expects(caller.id) and open_:
                 if old is not None:
                     old.close(end.id, "reset")
                 self.links[pair] = Link(self.world, caller, end)
