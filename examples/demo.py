@@ -15,7 +15,6 @@ import os
 import random
 import secrets
 import shlex
-import shutil
 import signal
 import statistics
 import subprocess
@@ -27,13 +26,18 @@ from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
-from demo_summary import Event, Run, of_kind, parse_event, summarize, table, validation
+from demo_summary import Event, Run, of_kind, parse_event, summarize, table, validation, views
 
 HERE = Path(__file__).resolve().parent
+# The program beside this interpreter, whatever the user's PATH says.
+ATOLL = [str(Path(sys.executable).with_name("atoll"))]
 POLL_S = 0.02
 STOP_S = 5.0  # from SIGTERM to SIGKILL
 
-# A pass of this size is over after about three quarters of the run, so that one is seen whole.
+# Nothing may take longer than this: it is fifty rounds, or ten times the start of an island.
+STALL_S = 60.0
+
+# A pass of this size is over after about four fifths of the run, so that one is seen whole.
 MAX_BYTES = 3_000_000
 BLOCK = 64
 
@@ -47,12 +51,15 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--rounds", type=int, default=75, help="outer steps (75)")
+    add("--rounds", type=int, default=66, help="outer steps (66)")
     add("--sync-every", type=int, default=20, help="inner steps between two of them (20)")
     add("--seed", type=int, help="of the moment of the kill and of its victim (any)")
-    add("--out", type=Path, default=HERE.parent / "build-demo", help="folder for logs and plot")
-    add("--deadline-s", type=float, default=175.0, help="it failed when it takes longer (175)")
-    return parser.parse_args()
+    add("--out", type=Path, default=HERE.parent / "build-demo", help="folder for logs and plots")
+    add("--deadline-s", type=float, default=300.0, help="it failed when it takes longer (300)")
+    args = parser.parse_args()
+    if args.rounds < 9:
+        parser.error(f"--rounds must be at least 9, not {args.rounds}: one is killed, one joins")
+    return args
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,20 +71,18 @@ class Process:
     events: list[Event] = field(default_factory=list)
     began_s: float = 0.0
     _popen: subprocess.Popen[bytes] | None = None
-    _partial: str = ""
     _offset: int = 0
 
     def start(self) -> None:
         self.folder.mkdir(parents=True)
         options = ["--events", str(self._events_path), "--log-dir", str(self.folder), "--plain"]
-        program, verb, *rest = self.command
-        path = Path(sys.executable).with_name(program)
+        _, verb, *rest = self.command
         # What the user's shell says about other jobs does not concern this one.
         env = {name: value for name, value in os.environ.items() if not name.startswith("ATOLL_")}
         self.began_s = time.time()
         with self.output.open("wb") as output:
             self._popen = subprocess.Popen(
-                [str(path), verb, *options, *rest],
+                [*ATOLL, verb, *options, *rest],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -98,11 +103,12 @@ class Process:
 
     def read_events(self) -> list[Event]:
         """Return the events that came in since the last call."""
-        with contextlib.suppress(FileNotFoundError), self._events_path.open() as file:
+        with contextlib.suppress(FileNotFoundError), self._events_path.open("rb") as file:
             file.seek(self._offset)
-            *lines, self._partial = (self._partial + file.read()).split("\n")
-            self._offset = file.tell()
-            new = [parse_event(line) for line in lines]
+            # The last line may not be complete yet.
+            *lines, _ = file.read().split(b"\n")
+            self._offset += sum(len(line) + 1 for line in lines)
+            new = [parse_event(line.decode()) for line in lines]
             self.events += new
             return new
         return []
@@ -139,7 +145,8 @@ class Demo:
     def __init__(self, args: argparse.Namespace) -> None:
         self.rounds: int = args.rounds
         self.seed: int = secrets.randbelow(10_000) if args.seed is None else args.seed
-        self.out: Path = args.out
+        # Of its own, for somebody may run the demo twice at once.
+        self.out: Path = args.out / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         self._random = random.Random(self.seed)
         self._deadline_s = time.time() + args.deadline_s
         self._show_every = max(1, args.rounds // 10)
@@ -153,20 +160,17 @@ class Demo:
         script = [os.path.relpath(HERE / "train_gpt.py")]
         self._script = script + [str(word) for pair in options.items() for word in pair]
         run = ["atoll", "run", "--standalone", "--islands", "3", "--max-restarts", "0"]
-        self.job = Process(command=[*run, *self._script], folder=args.out / "job")
+        self.job = Process(command=[*run, *self._script], folder=self.out / "job")
         self.joiner: Process | None = None
         self.killed, self.killed_at_s, self._kill_due_s = "", 0.0, 0.0
 
     def run(self) -> None:
         """Play the whole story. Raises DemoFailed."""
-        for folder in ("job", "joiner"):
-            shutil.rmtree(self.out / folder, ignore_errors=True)
         print(f"$ {shlex.join(self.job.command)}", flush=True)
         self.job.start()
         while any(process.exit_code is None for process in self._processes()):
             self._step()
-            if time.time() > self._deadline_s:
-                raise DemoFailed("it hangs, or this machine is too slow: the deadline has passed")
+            self._check_time(time.time())
             time.sleep(POLL_S)
         self._step()
         for process in self._processes():
@@ -174,6 +178,13 @@ class Demo:
                 raise DemoFailed(f"{process.output}: exit status {process.exit_code}")
         if self.joiner is None:
             raise DemoFailed("the job was over before one more island could join")
+
+    def _check_time(self, now_s: float) -> None:
+        if now_s > self._deadline_s:
+            raise DemoFailed("it takes too long: the deadline has passed")
+        steps = [e.time_s for e in self.job.events if e.kind in {"started", "view", "round"}]
+        if now_s - max(steps, default=self.job.began_s) > STALL_S:
+            raise DemoFailed(f"it hangs: no view and no round for {STALL_S:.0f} s")
 
     def stop(self) -> None:
         for process in self._processes():
@@ -197,6 +208,14 @@ class Demo:
             self._kill()
         if self.joiner is None and self.killed and done >= 2 * self.rounds // 3:
             self._join()
+
+    def _done(self) -> int:
+        rounds = of_kind(self.job.events, "round")
+        return rounds[-1].fields["round"] if rounds else 0
+
+    def _is_over(self) -> bool:
+        """Whether the last round is done: the islands leave one by one, which is no news."""
+        return self._done() >= self.rounds
 
     def _round_s(self) -> float:
         times = [event.time_s for event in of_kind(self.job.events, "round")]
@@ -224,7 +243,7 @@ class Demo:
 
     def _show(self, event: Event) -> None:
         match event.kind:
-            case "view":
+            case "view" if not self._is_over():
                 members = ", ".join(event.fields.get("members", ["(members not known)"]))
                 self._say(event.time_s, f"view {event.fields['epoch']}: {members}")
             case "report":
@@ -237,12 +256,16 @@ class Demo:
 
     def _round_line(self, number: int, loss: float) -> str:
         text = f"round {number:3}  validation loss {loss:.3f}"
+        sizes = {
+            view.fields["epoch"]: len(view.fields["members"]) for view in views(self.job.events)
+        }
         for event in of_kind(self.job.events, "round"):
-            training = event.fields["loss"]
-            if event.fields["round"] == number and training is not None:
-                rate = (event.fields["tokens_per_s"] or 0) / 1000
-                islands = event.fields["islands"]
-                text += f"  training {training:.3f}  {islands} islands  {rate:.1f}k tokens/s"
+            if event.fields["round"] == number and event.fields["loss"] is not None:
+                text += f"  training {event.fields['loss']:.3f}"
+                # After the last round the islands leave, and with them what they say of themselves.
+                if event.fields["islands"] == sizes.get(event.fields["epoch"]):
+                    rate = (event.fields["tokens_per_s"] or 0.0) / 1000
+                    text += f"  {event.fields['islands']} islands  {rate:.1f}k tokens/s"
         return text
 
     def _say(self, time_s: float, text: str) -> None:
@@ -295,7 +318,7 @@ def main() -> int:
     run = observed(demo)
     summary = summarize(run)
     print(f"\n{table(run, summary)}")
-    picture = args.out / "demo.png"
+    picture = demo.out / "demo.png"
     plot(run, BLOCK, picture)
     print(f"  {'plot':<18}{os.path.relpath(picture)}")
     for failure in summary.failures:
