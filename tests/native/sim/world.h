@@ -36,7 +36,9 @@ class World final : private Hosts {
     options_.eager_bytes = random_.percent(30) ? 0 : random_.below(600);
     options_.direct_max_bytes = random_.below(300);
     options_.chunk_bytes = 32;
-    order_delay_ = random_.between(5, 400);
+    order_delay_ = random_.between(5, random_.percent(40) ? 20 : 400);
+    notice_delay_ = random_.between(1, random_.percent(40) ? 20 : 600);
+    spite_ = random_.percent(40) ? random_.between(1, 30) : 0;
     for (std::size_t number = 0; number < total_; ++number) add_peer();
   }
 
@@ -153,6 +155,7 @@ class World final : private Hosts {
   void obey(std::size_t number) {
     Peer& peer = *peers_[number];
     if (peer.orders.empty()) return;
+    tempt();
     const Order order = std::move(peer.orders.front());
     peer.orders.pop_front();
     if (const auto* fence = std::get_if<FenceOrder>(&order)) {
@@ -220,6 +223,7 @@ class World final : private Hosts {
     trace("peer %zu: op %llu of channel %u ends %s in epoch %llu", number,
           static_cast<unsigned long long>(end.sequence), op.channel, code_name(end.code),
           static_cast<unsigned long long>(end.epoch));
+    if (end.code == Code::deadline || end.code == Code::aborted) tempt();
     if (op.over) failure_.report("an op completed twice");
     if (peer.released != end.op) failure_.report("no Release before a Complete");
     op.over = true;
@@ -376,6 +380,14 @@ class World final : private Hosts {
     }
     return false;
   }
+  // A delicate moment: a view is changing, an op has failed.
+  void tempt() {
+    if (events_.now > static_cast<Nanos>(kFaultTime) || !random_.percent(spite_)) return;
+    const std::size_t victim = random_.below(total_);
+    events_.after(random_.between(1, 100), [this, victim] {
+      if (alive(victim)) crash(victim);
+    });
+  }
   void crash(std::size_t victim) {
     if (!may_lose(victim)) return;
     trace("peer %zu crashes", victim);
@@ -404,7 +416,7 @@ class World final : private Hosts {
   void lose(std::size_t victim) {
     doomed_.insert(victim);
     ledger_.out(victim);
-    events_.after(random_.between(1, 600), [this, victim] { coordinator_.lost(victim); });
+    events_.after(random_.between(1, notice_delay_), [this, victim] { coordinator_.lost(victim); });
     break_links(victim);
   }
   void break_links(std::size_t victim) {
@@ -519,7 +531,9 @@ class World final : private Hosts {
   Network network_;
   Ledger ledger_;
   Coordinator coordinator_;
-  std::uint64_t order_delay_ = 1;
+  std::uint64_t order_delay_ = 1;   // of the coordinator's streams
+  std::uint64_t notice_delay_ = 1;  // until a loss is known
+  std::uint64_t spite_ = 0;         // percent of the delicate moments at which somebody crashes
   std::set<std::size_t> doomed_;
   OpId last_id_ = 0;
   Sequence last_tag_ = 0;
