@@ -54,7 +54,7 @@ def arguments() -> argparse.Namespace:
     add("--rounds", type=int, default=66, help="outer steps (66)")
     add("--sync-every", type=int, default=20, help="inner steps between two of them (20)")
     add("--seed", type=int, help="of the moment of the kill and of its victim (any)")
-    add("--out", type=Path, default=HERE.parent / "build-demo", help="folder for logs and plots")
+    add("--out", type=Path, default=HERE.parent / "build-demo", help="folder for plot and logs")
     add("--deadline-s", type=float, default=300.0, help="it failed when it takes longer (300)")
     args = parser.parse_args()
     if args.rounds < 9:
@@ -318,9 +318,9 @@ def main() -> int:
     run = observed(demo)
     summary = summarize(run)
     print(f"\n{table(run, summary)}")
-    picture = demo.out / "demo.png"
+    picture = args.out / "demo.png"
     plot(run, BLOCK, picture)
-    print(f"  {'plot':<18}{os.path.relpath(picture)}")
+    print(f"  {'plot, logs':<18}{os.path.relpath(picture)}, {os.path.relpath(demo.out)}/")
     for failure in summary.failures:
         print(f"FAILED: {failure}", file=sys.stderr)
     return 1 if summary.failures else 0
