@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::uint32_t kAbsMask = 0x7fff'ffffu;
 constexpr std::uint32_t kInfBits = 0x7f80'0000u;
+constexpr float kInfinity = __builtin_inff();
 constexpr std::uint32_t kNanBits = 0x7fc0'0000u;  // the NaN that every decoder writes
 
 // A block's magnitude (amax, or half its range) is brought into [kTiny, kHuge] before its scale is

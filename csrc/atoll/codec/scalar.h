@@ -36,7 +36,8 @@ inline bool finite(float x) {
   return (float_bits(x) & kAbsMask) < kInfBits;
 }
 
-// Largest magnitude of the finite values; how many are not finite.
+// Of the finite values (all 0 when there are none); how many are not finite. Without branches, so
+// that compilers can turn the loop into vector code.
 struct Extent {
   float amax = 0.f;
   float low = 0.f;
@@ -44,19 +45,20 @@ struct Extent {
   std::uint64_t non_finite = 0;
 };
 inline Extent extent_of(const float* x, std::size_t n) {
-  Extent extent;
-  bool any = false;
+  std::uint32_t amax = 0, finite_count = 0;
+  float low = kInfinity, high = -kInfinity;
   for (std::size_t i = 0; i < n; ++i) {
-    if (!finite(x[i])) {
-      ++extent.non_finite;
-      continue;
-    }
-    extent.amax = at_least(extent.amax, bits_float(float_bits(x[i]) & kAbsMask));
-    extent.low = any ? at_most(x[i], extent.low) : x[i];
-    extent.high = any ? at_least(x[i], extent.high) : x[i];
-    any = true;
+    const std::uint32_t magnitude = float_bits(x[i]) & kAbsMask;
+    const bool is_finite = magnitude < kInfBits;
+    const float below = is_finite ? x[i] : low, above = is_finite ? x[i] : high;
+    const std::uint32_t size = is_finite ? magnitude : 0u;
+    amax = size > amax ? size : amax;
+    low = below < low ? below : low;
+    high = above > high ? above : high;
+    finite_count += is_finite ? 1u : 0u;
   }
-  return extent;
+  if (finite_count == 0) return {0.f, 0.f, 0.f, n};
+  return {bits_float(amax), low, high, n - finite_count};
 }
 
 inline void put_float(std::byte* at, float value) {
@@ -66,30 +68,30 @@ inline float get_float(const std::byte* at) {
   return bits_float(load_le<std::uint32_t>(at));
 }
 
-// Narrow codes (format.h, code_bytes): where element i's code lies.
+// Codes of a block, one a byte, to and from their places (format.h, code_bytes).
+using Codes = std::uint8_t[kCodecBlock];
 template <std::size_t kWidth>
-struct Place {
-  std::size_t byte;
-  unsigned shift;
-  explicit Place(std::size_t i)
-      : byte(i / group_elements(kWidth) * 16 + i % 16),
-        shift(static_cast<unsigned>(i % group_elements(kWidth) / 16 * kWidth)) {}
-};
-template <std::size_t kWidth>
-void clear_codes(std::byte* codes, std::size_t n) {
-  for (std::size_t i = 0; i < code_bytes(kWidth, n); ++i) codes[i] = std::byte{0};
-}
-// The place must have been cleared.
-template <std::size_t kWidth>
-void put_code(std::byte* codes, std::size_t i, std::uint32_t code) {
-  const Place<kWidth> place(i);
-  const std::uint32_t mask = (1u << kWidth) - 1u;
-  codes[place.byte] |= static_cast<std::byte>((code & mask) << place.shift);
+void put_codes(const Codes& codes, std::size_t n, std::byte* out) {
+  constexpr std::size_t kGroup = group_elements(kWidth);
+  constexpr unsigned kMask = (1u << kWidth) - 1u;
+  for (std::size_t first = 0; first < n; first += kGroup, out += 16) {
+    for (std::size_t j = 0; j < 16 && first + j < n; ++j) {
+      unsigned packed = 0;
+      for (std::size_t k = 0; 16 * k < kGroup && first + 16 * k + j < n; ++k) {
+        packed |= (codes[first + 16 * k + j] & kMask) << (k * kWidth);
+      }
+      out[j] = static_cast<std::byte>(packed);
+    }
+  }
 }
 template <std::size_t kWidth>
-std::uint32_t get_code(const std::byte* codes, std::size_t i) {
-  const Place<kWidth> place(i);
-  return std::to_integer<std::uint32_t>(codes[place.byte]) >> place.shift & ((1u << kWidth) - 1u);
+void get_codes(const std::byte* in, std::size_t n, Codes& codes) {
+  constexpr std::size_t kGroup = group_elements(kWidth);
+  constexpr unsigned kMask = (1u << kWidth) - 1u;
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto packed = std::to_integer<unsigned>(in[i / kGroup * 16 + i % 16]);
+    codes[i] = static_cast<std::uint8_t>(packed >> (i % kGroup / 16 * kWidth) & kMask);
+  }
 }
 
 template <bool kAdd>

@@ -189,7 +189,7 @@ struct Fp4 {
     const Extent extent = extent_of(x, n);
     const std::uint32_t exponent = exponent_of(extent.amax, kStochastic);
     put_float(out, extent.amax > 0.f ? power_of_two(exponent) : 0.f);
-    clear_codes<4>(out + 4, n);
+    Codes codes;
     for (std::size_t i = 0; i < n; ++i) {
       const std::uint32_t bits = float_bits(x[i]);
       const std::uint32_t magnitude = bits & kAbsMask;
@@ -206,16 +206,19 @@ struct Fp4 {
         code = static_cast<std::uint32_t>(clamped(level, 0, 7));
         if (code != 0) code |= bits >> 28 & 8u;
       }
-      put_code<4>(out + 4, i, code);
+      codes[i] = static_cast<std::uint8_t>(code);
     }
+    put_codes<4>(codes, n, out + 4);
     return {extent.non_finite, 0};
   }
   template <bool kAdd>
   static void decode(const std::byte* in, std::size_t n, float* out) {
     const float scale = sane(get_float(in));
-    for (std::size_t i = 0; i < n; ++i) {
-      emit<kAdd>(out[i], kFp4Levels[get_code<4>(in + 4, i)] * scale);
-    }
+    float table[16];
+    for (std::size_t code = 0; code < 16; ++code) table[code] = kFp4Levels[code] * scale;
+    Codes codes;
+    get_codes<4>(in + 4, n, codes);
+    for (std::size_t i = 0; i < n; ++i) emit<kAdd>(out[i], table[codes[i]]);
   }
 };
 

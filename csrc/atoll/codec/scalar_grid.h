@@ -28,26 +28,26 @@ struct Integer {
                               : symmetric_grid(extent.amax, largest);
     put_float(out, grid.scale);
     if (kMinMax) put_float(out + 4, grid.middle);
-    clear_codes<kWidth>(out + kHeader, n);
+    Codes codes;
     for (std::size_t i = 0; i < n; ++i) {
-      std::int32_t code = kNanCode;
-      if (finite(x[i])) {
-        const float y = (kMinMax ? x[i] - grid.middle : x[i]) * grid.inverse;
-        code = kStochastic ? stochastic_floor(y, noise.at(i)) : nearest_even(y);
-        code = clamped(code, -kLargest, kLargest);
-      }
-      put_code<kWidth>(out + kHeader, i, static_cast<std::uint32_t>(code));
+      const float value = finite(x[i]) ? x[i] : 0.f;
+      const float y = (kMinMax ? value - grid.middle : value) * grid.inverse;
+      std::int32_t code = kStochastic ? stochastic_floor(y, noise.at(i)) : nearest_even(y);
+      code = clamped(code, -kLargest, kLargest);
+      codes[i] = static_cast<std::uint8_t>(finite(x[i]) ? code : kNanCode);
     }
+    put_codes<kWidth>(codes, n, out + kHeader);
     return {extent.non_finite, 0};
   }
   template <bool kAdd>
   static void decode(const std::byte* in, std::size_t n, float* out) {
     const float scale = sane(get_float(in));
     const float middle = kMinMax ? sane(get_float(in + 4)) : 0.f;
+    Codes codes;
+    get_codes<kWidth>(in + kHeader, n, codes);
     for (std::size_t i = 0; i < n; ++i) {
       constexpr unsigned kShift = 32 - kWidth;
-      const auto code =
-          static_cast<std::int32_t>(get_code<kWidth>(in + kHeader, i) << kShift) >> kShift;
+      const auto code = static_cast<std::int32_t>(std::uint32_t{codes[i]} << kShift) >> kShift;
       const float q = code == kNanCode ? bits_float(kNanBits) : static_cast<float>(code);
       emit<kAdd>(out[i], kMinMax ? middle + q * scale : q * scale);
     }
@@ -68,9 +68,10 @@ struct TwoBit {
   static EncodeReport encode(const float* x, std::size_t n, std::byte* out,
                              const BlockNoise& noise) {
     const Extent extent = extent_of(x, n);
-    clear_codes<2>(out + 4, n);
+    Codes codes = {};
     if (extent.non_finite != 0) {
       put_float(out, bits_float(kNanBits));
+      put_codes<2>(codes, n, out + 4);
       return {extent.non_finite, 0};
     }
     float outer = extent.amax > 0.f ? bounded(extent.amax) : 0.f;
@@ -80,15 +81,18 @@ struct TwoBit {
     for (std::size_t i = 0; i < n; ++i) {
       const float y = x[i] * inverse + 1.5f;
       const std::int32_t code = kStochastic ? stochastic_floor(y, noise.at(i)) : nearest_even(y);
-      put_code<2>(out + 4, i, static_cast<std::uint32_t>(clamped(code, 0, 3)));
+      codes[i] = static_cast<std::uint8_t>(clamped(code, 0, 3));
     }
+    put_codes<2>(codes, n, out + 4);
     return {};
   }
   template <bool kAdd>
   static void decode(const std::byte* in, std::size_t n, float* out) {
     const float outer = sane(get_float(in));
     const float levels[4] = {-outer, -(outer * kThird), outer * kThird, outer};
-    for (std::size_t i = 0; i < n; ++i) emit<kAdd>(out[i], levels[get_code<2>(in + 4, i)]);
+    Codes codes;
+    get_codes<2>(in + 4, n, codes);
+    for (std::size_t i = 0; i < n; ++i) emit<kAdd>(out[i], levels[codes[i]]);
   }
   // The order of the additions is part of the format: lane j of 16 adds elements j, j + 16, ...;
   // then lanes j and j + 8 are added, j and j + 4, j and j + 2, j and j + 1.
