@@ -14,8 +14,8 @@ from typing import Protocol
 from atoll.membership.messages import ChangeKind, Counters, PeerId, View
 from atoll.membership.peer_events import EngineFenced, EngineInstalled
 
-BROADCAST_EVERY = 4
-"""On channel 1 each fourth op is a broadcast."""
+BROADCAST_EVERY = 2
+"""On channel 1 every other op is a broadcast."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

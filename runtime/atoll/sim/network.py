@@ -167,7 +167,7 @@ class Stream:
         self.number = number
         self.broken = False
         self._world = world
-        slow = world.between(0.002, 0.05)
+        slow = world.between(0.002, world.random.choice((0.02, 0.05, 0.3)))
         self._up, self._down = Fifo(world, 0.0005, slow), Fifo(world, 0.0005, slow)
         self._to_coordinator, self._to_peer = to_coordinator, to_peer
         self._lost_at_coordinator, self._lost_at_peer = lost_at_coordinator, lost_at_peer

@@ -11,6 +11,7 @@ from atoll.sim.job import Job
 from atoll.sim.process import CHANNELS
 from atoll.sim.world import World
 
+STEADY_S = 2.0
 PATIENCE_S = 30.0
 """Until everybody is in one view and works, once nothing goes wrong any more. The slowest: a redial
 after 5 s, twice."""
@@ -58,6 +59,15 @@ def simulate(seed: int, *, trace: Callable[[str], None] | None = None) -> Summar
     )
 
 
+def _stays_together(world: World, job: Job) -> None:
+    """Without a fault nobody is lost: not even one that two others keep outside."""
+    assert job.machine is not None
+    before = job.machine.view.epoch
+    world.run_until(world.now_s + (STEADY_S if job.separated else 0.0))
+    if job.machine.view.epoch > before:
+        raise Violation(f"steady: view {job.machine.view.epoch} without any fault")
+
+
 def _wait_for_progress(world: World, job: Job) -> float:
     """All islands come into one view and commit ops on every channel in it. One may stay outside
     when two of them can never reach each other."""
@@ -77,7 +87,9 @@ def _wait_for_progress(world: World, job: Job) -> float:
         if not marks or view.epoch != epoch:
             epoch, marks = view.epoch, counts
         elif all(counts[key] >= marks[key] + 2 for key in marks):
-            return world.now_s - began_s
+            took_s = world.now_s - began_s
+            _stays_together(world, job)
+            return took_s
     states = ", ".join(
         f"{p.name}: view {p.machine.view.epoch} of {len(p.machine.view.members)}"
         f"{'' if p.machine.member else ' (outside)'}{' frozen' if p.frozen else ''}"
