@@ -81,7 +81,7 @@ void Core::State::settle_exchange(const ExchangeKey& key) {
   }
 }
 
-void Core::State::end_exchange(const ExchangeKey& key, Code code) {
+void Core::State::end_exchange(ExchangeKey key, Code code) {
   const auto found = exchanges.find(key);
   Exchange& exchange = found->second;
   end_run(exchange.run);

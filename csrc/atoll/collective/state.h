@@ -115,7 +115,7 @@ struct Core::State {
   Status deliver_exchange(const PeerId& from, Rank rank, const FrameHeader& header,
                           std::span<const std::byte> payload);
   void settle_exchange(const ExchangeKey& key);
-  void end_exchange(const ExchangeKey& key, Code code);
+  void end_exchange(ExchangeKey key, Code code);
   void end_exchanges(Code code);
   void expire_exchange(Op& op, Reason reason);
 
