@@ -289,9 +289,6 @@ class ControlClient:
 
     def _snapshot(self, ended: errors.AtollError | None = None) -> Membership:
         machine = self._machine
-        if machine.view.epoch not in self._history:
-            kept = list(self._history.items())[-KEPT_VIEWS + 1 :]
-            self._history = {**dict(kept), machine.view.epoch: machine.view}
         return Membership(
             peer=machine.peer,
             order=machine.order,
@@ -307,6 +304,10 @@ class ControlClient:
             ended=ended,
             history=self._history,
         )
+
+    def _remember(self, view: View) -> None:
+        kept = list(self._history.items())[-KEPT_VIEWS + 1 :]
+        self._history = {**dict(kept), view.epoch: view}
 
     # --- the engine -------------------------------------------------------------------------------
 
@@ -345,6 +346,9 @@ class ControlClient:
             case FenceEngine(attempt=attempt, kind=kind):
                 engine.fence(attempt, kind.value)
             case InstallEngine(view=view, starts=starts, kind=kind):
+                # Known before any op of it can end.
+                self._remember(view)
+                self._publish(self._machine.ended)
                 engine.install(view.epoch, list(view.ids), dict(starts), kind.value)
             case _:
                 assert_never(action)

@@ -31,4 +31,4 @@ class Membership:
     ended: AtollError | None
     """CannotJoin, Expelled or SessionClosed: nothing comes after it."""
     history: Mapping[int, View] = field(default_factory=dict)
-    """The last views that were installed here, by epoch, the present one included."""
+    """The last views that the engine was told to install, by epoch, the present one included."""

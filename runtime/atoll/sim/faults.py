@@ -24,6 +24,7 @@ class Faults:
             (2, self._unreachable),
             (2, self._restart_coordinator),
             (3, self._join),
+            (3, self._crash_in_a_drain),
         ]
         # Each seed has a temper of its own: some see one kind of fault only.
         keep = self._world.random.randint(1, len(self._menu))
@@ -87,6 +88,10 @@ class Faults:
             if self._world.chance(0.5):
                 self._job.wanted.discard(victim.machine.island)
             victim.leave()
+
+    def _crash_in_a_drain(self) -> None:
+        self._leave()
+        self._world.after(self._world.between(0.0, 0.2), self._crash)
 
     def _freeze(self) -> None:
         victim = self._victim()
