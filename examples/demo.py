@@ -26,7 +26,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
-from demo_summary import Event, Run, of_kind, parse_event, summarize, table, validation, views
+from demo_summary import Event, Run, of_kind, parse_event, summarize, table, validation
 
 HERE = Path(__file__).resolve().parent
 # The program beside this interpreter, whatever the user's PATH says.
@@ -38,7 +38,7 @@ STOP_S = 5.0  # from SIGTERM to SIGKILL
 STALL_S = 60.0
 
 # A pass of this size is over after about four fifths of the run, so that one is seen whole.
-MAX_BYTES = 3_000_000
+MAX_BYTES = 2_500_000
 BLOCK = 64
 
 
@@ -51,7 +51,7 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--rounds", type=int, default=66, help="outer steps (66)")
+    add("--rounds", type=int, default=60, help="outer steps (60)")
     add("--sync-every", type=int, default=20, help="inner steps between two of them (20)")
     add("--seed", type=int, help="of the moment of the kill and of its victim (any)")
     add("--out", type=Path, default=HERE.parent / "build-demo", help="folder for plot and logs")
@@ -151,6 +151,7 @@ class Demo:
         self._deadline_s = time.time() + args.deadline_s
         self._show_every = max(1, args.rounds // 10)
         self._next_shown = 0
+        self._losses: dict[str, float] = {}  # what each island reported last
         options = {
             "--rounds": args.rounds,
             "--sync-every": args.sync_every,
@@ -215,7 +216,8 @@ class Demo:
 
     def _is_over(self) -> bool:
         """Whether the last round is done: the islands leave one by one, which is no news."""
-        return self._done() >= self.rounds
+        reports = of_kind(self.job.events, "report")
+        return any(report.fields["round"] == self.rounds for report in reports)
 
     def _round_s(self) -> float:
         times = [event.time_s for event in of_kind(self.job.events, "round")]
@@ -247,23 +249,23 @@ class Demo:
                 members = ", ".join(event.fields.get("members", ["(members not known)"]))
                 self._say(event.time_s, f"view {event.fields['epoch']}: {members}")
             case "report":
-                points = validation(self.job.events)
-                if points and points[-1].round >= self._next_shown:
-                    self._next_shown = points[-1].round + self._show_every
-                    self._say(event.time_s, self._round_line(points[-1].round, points[-1].loss))
+                number, loss = event.fields["round"], event.fields["validation_loss"]
+                # A report repeats what its island has said before.
+                if loss is not None and loss != self._losses.get(event.island):
+                    self._losses[event.island] = loss
+                    if number >= self._next_shown:
+                        self._next_shown = number + self._show_every
+                        self._say(event.time_s, self._round_line(number, loss))
             case "parity" | "state_lost":
                 self._say(event.time_s, f"{event.kind}: {event.fields.get('message', '')}")
 
     def _round_line(self, number: int, loss: float) -> str:
         text = f"round {number:3}  validation loss {loss:.3f}"
-        sizes = {
-            view.fields["epoch"]: len(view.fields["members"]) for view in views(self.job.events)
-        }
         for event in of_kind(self.job.events, "round"):
             if event.fields["round"] == number and event.fields["loss"] is not None:
                 text += f"  training {event.fields['loss']:.3f}"
-                # After the last round the islands leave, and with them what they say of themselves.
-                if event.fields["islands"] == sizes.get(event.fields["epoch"]):
+                # Islands that leave after the last round take with them what they reported.
+                if number < self.rounds:
                     rate = (event.fields["tokens_per_s"] or 0.0) / 1000
                     text += f"  {event.fields['islands']} islands  {rate:.1f}k tokens/s"
         return text
@@ -291,6 +293,11 @@ def observed(demo: Demo) -> Run:
         joiner_began_s=demo.joiner.began_s,
         events=demo.job.events,
         journals=journal.read(demo.job.folder) | journal.read(demo.joiner.folder),
+        validation={
+            number: loss
+            for log in demo.out.rglob("island-*.log")
+            for number, loss in validation(log.read_text(errors="replace")).items()
+        },
     )
 
 

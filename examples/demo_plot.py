@@ -9,7 +9,7 @@ import matplotlib
 matplotlib.use("Agg")  # draws into files; needs no screen
 
 import matplotlib.pyplot as plt
-from demo_summary import Run, commits, of_kind, throughput, validation, views
+from demo_summary import Run, commits, of_kind, throughput, views
 from matplotlib.axes import Axes
 
 BLUE, ORANGE, GREY = "#1f6f8b", "#e07a3f", "#777777"
@@ -48,10 +48,13 @@ def _losses(axis: Axes, run: Run, began_s: float) -> None:
         linewidth=1,
         label="training, mean of the islands",
     )
-    points = validation(run.events)
+    # Evaluated right after the round; the first parameters right after the first view.
+    ends_s = {entry.round: entry.time_s for entry in commits(run.journals)}
+    ends_s[0] = min((view.time_s for view in of_kind(run.events, "view")), default=began_s)
+    numbers = sorted(run.validation.keys() & ends_s.keys())
     axis.plot(
-        [point.time_s - began_s for point in points],
-        [point.loss for point in points],
+        [ends_s[number] - began_s for number in numbers],
+        [run.validation[number] for number in numbers],
         color=BLUE,
         marker=".",
         label="validation, outer parameters",

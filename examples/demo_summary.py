@@ -1,14 +1,15 @@
 """What a run of the demo has shown: from its records to figures, verdicts and a table. No I/O.
 
-Two records are used. The *events* are what `atoll run --events` wrote: what the coordinator and the
-launcher saw. The *journals* are what each island wrote at each committed round: whose samples are
-in the sum, and a digest of the state that came of it.
+Three records are used. The *events* are what `atoll run --events` wrote: what the coordinator and
+the launcher saw. The *journals* are what each island wrote at each committed round: whose samples
+are in the sum, and a digest of the state that came of it. The *logs* have what the script printed.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,15 +45,7 @@ class Run:
     joiner_began_s: float  # when `atoll run --join` was started
     events: Sequence[Event]
     journals: Journals
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """A loss on the held-out text."""
-
-    round: int
-    time_s: float
-    loss: float
+    validation: Mapping[int, float]  # loss on the held-out text, by round
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,22 +94,16 @@ def views(events: Iterable[Event]) -> list[Event]:
     return [event for event in of_kind(events, "view") if "members" in event.fields]
 
 
-def validation(events: Iterable[Event]) -> list[Point]:
-    """Return the losses on the held-out text. A report repeats what its island said before."""
-    points: list[Point] = []
-    last: dict[str, float] = {}
-    for report in of_kind(events, "report"):
-        loss = report.fields["validation_loss"]
-        if loss is not None and loss != last.get(report.island):
-            last[report.island] = loss
-            points.append(Point(round=report.fields["round"], time_s=report.time_s, loss=loss))
-    return points
+def validation(log: str) -> dict[int, float]:
+    """Return the losses on the held-out text that an island has printed, by round."""
+    lines = re.findall(r"^round (\d+): validation loss ([\d.]+)$", log, re.MULTILINE)
+    return {int(number): float(loss) for number, loss in lines}
 
 
-def four_losses(points: Sequence[Point], round_: int) -> tuple[float, float, float, float]:
+def four_losses(losses: Mapping[int, float], round_: int) -> tuple[float, float, float, float]:
     """Return the losses at the start, until `round_`, after it, and at the end."""
-    before = [point.loss for point in points if point.round <= round_] or [math.nan]
-    after = [point.loss for point in points if point.round > round_] or [math.nan]
+    before = [losses[number] for number in sorted(losses) if number <= round_] or [math.nan]
+    after = [losses[number] for number in sorted(losses) if number > round_] or [math.nan]
     return before[0], before[-1], after[0], after[-1]
 
 
@@ -196,7 +183,7 @@ def summarize(run: Run) -> Summary:
     """Return the figures of a run, and all that went wrong in it."""
     entries = commits(run.journals)
     early = [entry.time_s for entry in entries if entry.time_s < run.killed_at_s]
-    losses = four_losses(validation(run.events), len(early))
+    losses = four_losses(run.validation, len(early))
     without = [v.time_s for v in views(run.events) if run.killed not in v.fields["members"]]
     joined = [e for e in of_kind(run.events, "joined") if e.time_s >= run.joiner_began_s][:1]
     joiner = joined[0].fields["peer_id"] if joined else ""
@@ -207,6 +194,8 @@ def summarize(run: Run) -> Summary:
     # Written so that an unknown loss, a NaN, is a failure too.
     if not losses[3] < losses[1] < losses[0]:
         failures.append("the validation loss did not fall")
+    if run.rounds not in run.validation:
+        failures.append("the last outer parameters were not evaluated")
     if not contributions:
         failures.append("the joiner contributed to no round")
     return Summary(

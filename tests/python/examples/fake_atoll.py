@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-SAMPLES, SHARE = 46_153, 1_600
+SHARE = 1_600
 words = sys.argv[1:]
 
 
@@ -56,6 +56,7 @@ class Record:
 def host(record: Record, rounds: int) -> None:
     """The launcher of the job: everything but the joiner's process."""
     record.event("listening", address=str(record.folder))
+    samples = int(option("--max-bytes")) // (int(option("--block")) + 1)
     members = [f"island-{number}" for number in range(3)]
     for name in members:
         record.start(name)
@@ -78,19 +79,22 @@ def host(record: Record, rounds: int) -> None:
             time.sleep(0.05)
             used: dict[str, list[list[int]]] = {}
             for name in members:
-                end = min(position + SHARE, SAMPLES)
+                end = min(position + SHARE, samples)
                 used[name] = [[position, end]] if end > position else []
                 position = end
             line = {"time": time.time(), "round": number, "epoch": epoch, "used": used}
             for name in members:
                 record.journal(name, {**line, "data_epoch": data_epoch, "digest": f"d{number}"})
-            if position == SAMPLES:
+            if position == samples:
                 position, data_epoch = 0, data_epoch + 1
             sent += 1_904_000
             shown = {"islands": len(members), "tokens_per_s": 2e4, "loss": 5 - number / 100}
             record.event("round", round=number, epoch=epoch, **shown)
         fields = {"round": number, "epoch": epoch, "sent_bytes": sent}
-        record.event("report", members[0], validation_loss=5 - number / 100, **fields)
+        loss = 5 - number / 100
+        record.event("report", members[0], validation_loss=loss, **fields)
+        with (record.folder / f"{members[0]}.log").open("a") as log:
+            log.write(f"round {number}: validation loss {loss:.3f}\n")
     (record.folder / "over").touch()
 
 

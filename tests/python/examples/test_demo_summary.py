@@ -8,7 +8,7 @@ from typing import Any
 import demo_plot
 import demo_summary
 import pytest
-from demo_summary import Event, Point, Run, parse_event, summarize, table
+from demo_summary import Event, Run, parse_event, summarize, table
 
 from atoll.data.journal import Entry
 from atoll.data.ledger import Span
@@ -50,35 +50,26 @@ def event(kind: str, time_s: float, island: str = "", **fields: Any) -> Event:
     return Event(kind=kind, time_s=time_s, island=island, fields=fields)
 
 
-def report(time_s: float, number: int, *, epoch: int, sent: int, loss: float | None) -> Event:
-    return event(
-        "report",
-        time_s,
-        "island-0",
-        round=number,
-        epoch=epoch,
-        sent_bytes=sent,
-        validation_loss=loss,
-    )
+def report(time_s: float, number: int, *, epoch: int, sent: int) -> Event:
+    return event("report", time_s, "island-0", round=number, epoch=epoch, sent_bytes=sent)
 
 
 EVENTS = [
     event("view", 10.0, epoch=1, members=["island-0", "island-1", "island-2"]),
-    report(10.1, 0, epoch=0, sent=100, loss=5.0),
-    report(11.0, 1, epoch=1, sent=5_400, loss=5.0),
-    report(11.1, 1, epoch=1, sent=5_400, loss=3.0),
+    report(10.1, 0, epoch=0, sent=100),
+    report(11.0, 1, epoch=1, sent=5_400),
+    report(11.1, 1, epoch=1, sent=5_400),
     event("round", 11.1, round=1, loss=4.0),
-    report(12.0, 2, epoch=1, sent=10_800, loss=3.0),
-    # Seen late, after the kill; it is of a round before.
-    report(12.6, 2, epoch=1, sent=10_800, loss=2.5),
+    report(12.0, 2, epoch=1, sent=10_800),
+    report(12.6, 2, epoch=1, sent=10_800),
     event("view", 12.6, epoch=2),  # the members were not known in time
     event("view", 12.7, epoch=3, members=["island-0", "island-2"]),
-    report(13.1, 3, epoch=3, sent=19_000, loss=2.5),
-    report(13.3, 3, epoch=3, sent=19_000, loss=2.4),
+    report(13.1, 3, epoch=3, sent=19_000),
+    report(13.3, 3, epoch=3, sent=19_000),
     event("joined", 13.9, "island-3", peer_id="dd", epoch=4),
     event("view", 13.9, epoch=4, members=["island-0", "island-2", "island-3"]),
-    report(14.1, 4, epoch=3, sent=23_100, loss=2.2),
-    report(15.1, 5, epoch=4, sent=30_000, loss=2.0),
+    report(14.1, 4, epoch=3, sent=23_100),
+    report(15.1, 5, epoch=4, sent=30_000),
 ]
 RUN = Run(
     rounds=5,
@@ -89,6 +80,7 @@ RUN = Run(
     joiner_began_s=13.2,
     events=EVENTS,
     journals=JOURNALS,
+    validation={0: 5.0, 1: 3.0, 2: 2.5, 3: 2.4, 4: 2.2, 5: 2.0},
 )
 
 
@@ -118,12 +110,12 @@ def test_traffic_is_measured_between_rounds_of_one_view() -> None:
     assert (two.islands, two.sent, two.expected) == (2, 4_100, 4_000)
 
 
-def test_a_report_repeats_the_last_validation_loss() -> None:
-    assert demo_summary.validation(EVENTS)[:3] == [
-        Point(round=0, time_s=10.1, loss=5.0),
-        Point(round=1, time_s=11.1, loss=3.0),
-        Point(round=2, time_s=12.6, loss=2.5),
-    ]
+def test_losses_are_read_from_logs() -> None:
+    log = "=== start\n357,024 parameters\nround 0: validation loss 5.211\nround 1: what?\n"
+    assert demo_summary.validation(log + "round 12: validation loss 2.403\n") == {
+        0: 5.211,
+        12: 2.403,
+    }
 
 
 def test_throughput_counts_committed_samples() -> None:
@@ -166,14 +158,19 @@ def test_throughput_counts_committed_samples() -> None:
             id="nobody joined",
         ),
         pytest.param(
-            replace(RUN, events=[*EVENTS, report(15.2, 5, epoch=3, sent=0, loss=2.7)]),
+            replace(RUN, validation={**RUN.validation, 5: 2.7}),
             "the validation loss did not fall",
             id="the loss rose",
         ),
         pytest.param(
-            replace(RUN, events=[each for each in EVENTS if each.kind != "report"]),
+            replace(RUN, validation={}),
             "the validation loss did not fall",
             id="the loss is not known",
+        ),
+        pytest.param(
+            replace(RUN, validation={0: 5.0, 1: 3.0, 4: 2.2}),
+            "the last outer parameters were not evaluated",
+            id="the last loss is not known",
         ),
     ],
 )
