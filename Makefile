@@ -29,7 +29,7 @@ packages := $(wildcard runtime/*/__init__.py launcher/*/__init__.py)
 deps_stamp := $(STAMPS)/dependencies-$(call hash,pyproject.toml)
 package_stamp := $(STAMPS)/package-$(shell { printf '%s\n' $(packages); } | sha256sum | cut -c1-8)-$(call hash,pyproject.toml CMakeLists.txt $(core_sources))
 
-.PHONY: help install demo test test-native test-python test-sanitize lint proto clean gtest
+.PHONY: bench kills help install demo test test-native test-python test-sanitize lint proto clean gtest
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -88,6 +88,12 @@ gtest:
 
 demo: install  ## run examples/demo.py
 	@$(BIN)/python examples/demo.py
+
+bench: install  ## all-reduce beside gloo's, side by side
+	@$(BIN)/python bench/python/allreduce.py
+
+kills: install  ## kill islands of a real job, again and again (KILLS_ARGS="--islands 5 --kills 20")
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/python/processes/kill_rounds.py $(KILLS_ARGS)
 
 proto: $(deps_stamp)  ## generate runtime/atoll/pb from proto/
 	@echo "==> generating runtime/atoll/pb"
