@@ -1,11 +1,10 @@
-"""Real islands, real SIGKILL, in the middle of transfers: nothing lost, nothing doubled, no hang."""
+"""Real islands, real SIGKILL, in the middle of transfers: nothing lost, doubled or hung."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-
 from kill_rounds import Options, run
 
 
