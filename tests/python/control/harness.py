@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -107,3 +108,8 @@ def close(clients: list[ControlClient]) -> None:
         each.leave(Departure.FINISHED, TIMEOUT_S)
         each.close()
         each.engine.close()
+
+
+def readable(stream: Any) -> list[Any]:
+    """`stream` if it has something to read now, or is at its end."""
+    return select.select([stream], [], [], 0.0)[0]

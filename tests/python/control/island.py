@@ -1,0 +1,39 @@
+"""A process that runs barriers and says each one's number and view; killed by its test."""
+
+from __future__ import annotations
+
+import sys
+
+import harness
+
+from atoll import _core
+from atoll.membership.messages import Departure
+
+
+def main(port: int, name: str) -> None:
+    client = harness.client(port, name)
+    client.start()
+    client.ready()
+    client.wait(lambda now: now.member, harness.TIMEOUT_S)
+    client.holding()
+    engine = client.engine
+    while True:
+        try:
+            op = engine.barrier(0)
+            outcome = engine.wait(op, int(60e9))
+            engine.release(op)
+        except _core.CoreError:  # closed between two ops
+            outcome = None
+        if outcome is None or outcome.code != "ok":
+            print("end", type(client.membership().ended).__name__, flush=True)
+            return
+        print(outcome.sequence, outcome.epoch, flush=True)
+        if sys.stdin in harness.readable(sys.stdin):
+            client.leave(Departure.DRAINED, harness.TIMEOUT_S)
+            client.close()
+            engine.close()
+            return
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])
