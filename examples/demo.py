@@ -39,7 +39,7 @@ STALL_S = 60.0
 
 # A pass of this size is over after about four fifths of the run, so that one is seen whole.
 MAX_BYTES = 2_500_000
-BLOCK = 64
+BLOCK = 64  # the script's own default
 
 
 class DemoFailed(Exception):
@@ -52,7 +52,6 @@ def arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--rounds", type=int, default=60, help="outer steps (60)")
-    add("--sync-every", type=int, default=20, help="inner steps between two of them (20)")
     add("--seed", type=int, help="of the moment of the kill and of its victim (any)")
     add("--out", type=Path, default=HERE.parent / "build-demo", help="folder for plot and logs")
     add("--deadline-s", type=float, default=300.0, help="it failed when it takes longer (300)")
@@ -154,8 +153,6 @@ class Demo:
         self._losses: dict[str, float] = {}  # what each island reported last
         options = {
             "--rounds": args.rounds,
-            "--sync-every": args.sync_every,
-            "--block": BLOCK,
             "--max-bytes": MAX_BYTES,
         }
         script = [os.path.relpath(HERE / "train_gpt.py")]
@@ -254,7 +251,7 @@ class Demo:
                 if loss is not None and loss != self._losses.get(event.island):
                     self._losses[event.island] = loss
                     if number >= self._next_shown:
-                        self._next_shown = number + self._show_every
+                        self._next_shown = number - number % self._show_every + self._show_every
                         self._say(event.time_s, self._round_line(number, loss))
             case "parity" | "state_lost":
                 self._say(event.time_s, f"{event.kind}: {event.fields.get('message', '')}")

@@ -56,7 +56,7 @@ class Record:
 def host(record: Record, rounds: int) -> None:
     """The launcher of the job: everything but the joiner's process."""
     record.event("listening", address=str(record.folder))
-    samples = int(option("--max-bytes")) // (int(option("--block")) + 1)
+    samples = int(option("--max-bytes")) // 65
     members = [f"island-{number}" for number in range(3)]
     for name in members:
         record.start(name)
