@@ -55,7 +55,11 @@ TEST(CodecGolden, ByHand) {
             "01000007");  // s = 64; 127 > 64; 0.5 < 0.707
   EXPECT_EQ(encoded(CodecId::fp8, x),
             "0000003f"
-            "40b80078");                                   // s = 1/2; 127 / s = 254 -> 256
+            "40b80078");  // s = 1/2; 127 / s = 254 -> 256
+  // Codes come of x * (127 / amax); x * (1 / scale) would give 0 and 1.
+  EXPECT_EQ(encoded(CodecId::int8, {2.75f, 0x1.62c58cp-7f, 0x1.0a1428p-5f}),
+            "c662b13c"
+            "7f0102");
   const std::vector<float> range{10.f, 11.f, 12.f, 24.f};  // middle 17, scale 7/127 or 1
   EXPECT_EQ(encoded(CodecId::int4_minmax, range),
             "0000803f"
