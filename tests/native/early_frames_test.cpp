@@ -103,7 +103,7 @@ TEST(EarlyFrames, AFailedExchangeKeepsNothingButItsFailure) {
 TEST(EarlyFrames, ExchangesThatNeverBeginDoNotPileUp) {
   EarlyFrames early;
   const Channel channel = kExchangeBit;
-  const std::vector<std::byte> payload(limits::kEagerBytes);
+  const std::vector<std::byte> payload(4'096);  // 128 MiB in all
   for (Sequence tag = 0; tag < 2 * limits::kMaxEarlyFramesPerPeer; ++tag) {
     ASSERT_TRUE(early.keep(peer(1), frame(FrameType::data, 1, channel, tag), payload).ok());
     ASSERT_TRUE(early.keep(peer(1), frame(FrameType::done, 1, channel, tag, 2), {}).ok());

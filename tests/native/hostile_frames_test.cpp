@@ -1,5 +1,6 @@
-// A member, or a stranger, that sends anything at all: the core refuses, keeps within its bounds, and
-// never writes outside the op's output (AddressSanitizer watches; the outputs have guards besides).
+// A member, or a stranger, that sends anything at all: the core refuses, keeps within its bounds,
+// and never writes outside the op's output (AddressSanitizer watches; the outputs have guards
+// besides).
 
 #include <cstring>
 #include <random>

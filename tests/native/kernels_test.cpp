@@ -13,7 +13,8 @@
 namespace reef {
 namespace {
 
-// All of float's kinds: ordinary, tiny, subnormal, infinite; no NaN, whose payload is nobody's promise.
+// All of float's kinds: ordinary, tiny, subnormal, infinite; no NaN, whose payload is nobody's
+// promise.
 std::vector<float> numbers(std::size_t count, std::uint64_t seed) {
   std::mt19937_64 random(seed);
   std::vector<float> out(count);

@@ -1,5 +1,5 @@
-// The collectives under faults: thousands of seeded worlds (sim/world.h). A failing seed prints how to
-// see it again. ATOLL_SEED runs one seed, ATOLL_SEEDS changes how many are run.
+// The collectives under faults: thousands of seeded worlds (sim/world.h). A failing seed prints how
+// to see it again. ATOLL_SEED runs one seed, ATOLL_SEEDS changes how many are run.
 
 #include <gtest/gtest.h>
 

@@ -275,6 +275,17 @@ TEST_F(Three, ALeaverFinishesAndIsInNoView) {
   EXPECT_TRUE(all(buffers[0][1]->out, 3));
 }
 
+TEST_F(Three, OneThatIsPutOutWaitsForItsEnd) {
+  submit_all({0, 1, 2});
+  fence(2, Change::abort);
+  install(2, 2, {0, 1}, {{0, 1}}, Change::abort);  // the others had done it, this one had not
+  EXPECT_FALSE(net.installed(2).back().member);
+  EXPECT_FALSE(net.completed(2, ops[2][0]));
+  net.core(2).close();
+  net.collect();
+  EXPECT_TRUE(ended(2, 0, Code::closed));
+}
+
 TEST_F(Three, ADeadlineInAFrozenEpochLetsTheCallerGo) {
   auto mine = numbers(40, 1);
   OpRequest request = net.all_reduce(mine);

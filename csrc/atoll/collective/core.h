@@ -1,4 +1,5 @@
-// The collectives of one peer as a pure state machine: virtual synchrony, the commit rule, the plans.
+// The collectives of one peer as a pure state machine: virtual synchrony, the commit rule, the
+// plans.
 //
 // Thread: none of its own; owned and called by one thread (the reactor, or a test).
 // I/O: none. Frames come in through place()/deliver(), go out as actions. Time is an argument.
@@ -8,8 +9,8 @@
 //   purged them: before every Complete, and before an op runs again in a new view, the core emits
 //   Release(op), on which the shell must drop what it still queues for that op (finishing a frame
 //   half sent from a copy) and move what it still receives into its output to memory of its own.
-// Failure: peers' mistakes are Errors of deliver(), or Blame actions when a frame was kept first (the
-//   shell ends that link); an op's own failure is the code in its Complete.
+// Failure: peers' mistakes are Errors of deliver(), or Blame actions when a frame was kept first
+//   (the shell ends that link); an op's own failure is the code in its Complete.
 #pragma once
 
 #include <cstddef>
@@ -37,7 +38,7 @@ struct OpRequest {
   std::uint64_t count = 0;
   PeerId root;                      // broadcast
   PeerId partner;                   // exchange
-  Sequence tag = 0;                 // exchange: matched with the partner's, not counted in the channel
+  Sequence tag = 0;                 // exchange: matched with the partner's, apart from the channel
   std::span<const std::byte> in;    // count elements (broadcast: only the root's is read)
   std::span<std::byte> out;         // count elements; must not overlap in
   std::uint32_t chunk_bytes = 0;    // 0: default
@@ -100,17 +101,20 @@ class Core {
   void close();
 
   // A fence answers with one Fenced action. drain: no op starts from now on until an install.
-  // abort: moreover everything in the present epoch freezes. A later fence overrides an earlier one.
+  // abort: moreover everything in the present epoch freezes. A later fence overrides an earlier
+  // one.
   void fence(std::uint64_t attempt, Change kind, Nanos now);
   // Installs `view`. abort: at once; ops before `starts` commit, the others run again. drain: when
   // all ops before `starts` have committed in the present view. An epoch that is not newer than the
-  // installed one is ignored. A peer absent from `view` ends up in no view (drain: after its last op).
+  // installed one is ignored. A peer absent from `view` ends up in no view (drain: after its last
+  // op).
   void install(const View& view, const Starts& starts, Change kind, Nanos now);
 
   // Where the payload of this frame should be received: inside an op's output buffer, or empty when
   // the shell must receive it into memory of its own. `op` (out) is then the op that owns it.
   std::span<std::byte> place(const PeerId& from, const FrameHeader& header, OpId& op);
-  // A whole frame (start, data or done) has arrived; `payload` is where place() said, or the shell's.
+  // A whole frame (start, data or done) has arrived; `payload` is where place() said, or the
+  // shell's.
   Status deliver(const PeerId& from, const FrameHeader& header,
                  std::span<const std::byte> payload, Nanos now);
   // The link to `peer` is gone: exchanges with it fail (peer_lost), its early frames are dropped.

@@ -11,7 +11,9 @@ namespace {
 // An exchange that never begins here leaves its partner's last word behind. So many are remembered.
 constexpr std::size_t kGivenUpPerPeer = 256;
 
-bool fails(const FrameHeader& header) { return header.type == FrameType::done && header.phase != 0; }
+bool fails(const FrameHeader& header) {
+  return header.type == FrameType::done && header.phase != 0;
+}
 
 }  // namespace
 

@@ -1,8 +1,8 @@
 // Frames that came before their time: for an op that has not started here, or a view that is not
 // installed here. Copies, bounded for each peer.
 //
-// Thread: the core's. Ownership: holds copies. Failure: keep() refuses (protocol) beyond the bounds; a
-// peer that stays within its eager allowance never gets there.
+// Thread: the core's. Ownership: holds copies. Failure: keep() refuses (protocol) beyond the
+// bounds; a peer that stays within its eager allowance never gets there.
 #pragma once
 
 #include <compare>

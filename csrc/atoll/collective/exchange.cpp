@@ -1,5 +1,5 @@
-// Pair exchanges: outside the channel's order and the commit rule. One lives in one view, and ends at
-// the latest with it.
+// Pair exchanges: outside the channel's order and the commit rule. One lives in one view, and ends
+// at the latest with it.
 
 #include <string>
 

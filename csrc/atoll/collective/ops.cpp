@@ -53,8 +53,8 @@ bool Core::State::may_start(const ChannelState& channel) const {
   return start != pending->starts.end() && channel.committed < start->second;
 }
 
-// Takes the channel as far as it goes: the running op says what it can say and commits, the next one
-// starts, and so on.
+// Takes the channel as far as it goes: the running op says what it can say and commits, the next
+// one starts, and so on.
 void Core::State::advance(ChannelState& channel) {
   if (closed || frozen) return;
   for (;;) {

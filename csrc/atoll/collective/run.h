@@ -2,10 +2,11 @@
 // to whom, and whether the op may commit. An op that a lost member interrupts gets a new run in the
 // next view. A pair exchange is a run with one other member.
 //
-// A member is `good` when its plan is complete and all STARTs are here and equal; it then says DONE(0).
-// A member fails for a reason of its own, or because it hears another's DONE(reason): it then says
-// DONE(reason) itself, even after DONE(0). Committed: good, and DONE(0) heard from all others.
-// Committed as failed: failed, and DONE(reason) heard from all others, so that all of them know.
+// A member is `good` when its plan is complete and all STARTs are here and equal; it then says
+// DONE(0). A member fails for a reason of its own, or because it hears another's DONE(reason): it
+// then says DONE(reason) itself, even after DONE(0). Committed: good, and DONE(0) heard from all
+// others. Committed as failed: failed, and DONE(reason) heard from all others, so that all of them
+// know.
 //
 // Thread: the core's. Ownership: the plan; buffers are the op's and must outlive the run, or until
 // drop_plan(). Failure: a frame that breaks the protocol is `wrong`, and changes nothing.

@@ -1,6 +1,6 @@
 // The inside of Core, shared by its source files and nobody else: what is queued, what runs, which
-// view is installed. All transitions of an op are in ops.cpp, those of a view in views.cpp, the way of
-// a frame in frames.cpp, pair exchanges in exchange.cpp.
+// view is installed. All transitions of an op are in ops.cpp, those of a view in views.cpp, the way
+// of a frame in frames.cpp, pair exchanges in exchange.cpp.
 //
 // Thread: the core's.
 #pragma once
@@ -124,7 +124,7 @@ struct Core::State {
   void install(const View& view, const Starts& starts, Change kind);
   bool try_switch();
   void switch_to(const View& view, const Starts& starts);
-  void settle(ChannelState& channel, Sequence start);
+  void settle(ChannelState& channel, Sequence start, bool stays);
   void number_from(ChannelState& channel, Sequence start);
   [[nodiscard]] Progress progress() const;
 };

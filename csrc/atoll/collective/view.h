@@ -20,9 +20,10 @@ struct View {
 // Per channel, the number of the first op of a view; channels not named start at 0.
 using Starts = std::map<Channel, Sequence>;
 
-// One channel's progress; all three count ops since the beginning of the run, across views. A failed
-// op counts as done only once it is committed as failed: a member that holds the result of an op
-// cannot know of another's failure, so the two must not look alike when a new view's start is chosen.
+// One channel's progress; all three count ops since the beginning of the run, across views. A
+// failed op counts as done only once it is committed as failed: a member that holds the result of
+// an op cannot know of another's failure, so the two must not look alike when a new view's start is
+// chosen.
 struct Counters {
   Sequence started = 0;
   Sequence done = 0;

@@ -62,7 +62,7 @@ void Core::State::switch_to(const View& view, const Starts& starts) {
   for (auto& [id, each] : channels) {
     const auto at = starts.find(id);
     const Sequence start = at == starts.end() ? 0 : at->second;
-    if (each.running) settle(each, start);
+    if (each.running) settle(each, start, rank.has_value());
     if (rank) number_from(each, start);
   }
   end_exchanges(Code::peer_lost);
@@ -83,14 +83,15 @@ void Core::State::switch_to(const View& view, const Starts& starts) {
 }
 
 // What the op in flight becomes when the next view begins with `start`: committed, or run again.
-void Core::State::settle(ChannelState& channel, Sequence start) {
-  if (start <= channel.committed) {
+// The verdict is that all members of the next view hold its result, or know that it failed; a peer
+// that does not stay may know neither, and its op waits. (When one that stays knows neither, the
+// coordinator is wrong: the op cannot be saved, but the process can.)
+void Core::State::settle(ChannelState& channel, Sequence start, bool stays) {
+  const bool known = channel.run.good() || channel.run.failed();
+  if (start <= channel.committed || (!known && !stays)) {
     run_again(channel);
     return;
   }
-  // The verdict is that all survivors hold the result, or know that the op failed. (Neither: the
-  // coordinator is wrong. The op cannot be saved, but the process can.)
-  const bool known = channel.run.good() || channel.run.failed();
   const Reason reason = known ? channel.run.outcome() : Reason::aborted;
   commit(channel, code_of(reason), reason);
 }

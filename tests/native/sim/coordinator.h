@@ -1,6 +1,7 @@
-// A small model of the coordinator: first view, drains for joins and leaves, aborts for losses, second
-// losses in the middle of a change. Its streams to the peers keep their order; when an attempt is
-// superseded, what had not reached a peer yet may be lost (the stream broke and came back).
+// A small model of the coordinator: first view, drains for joins and leaves, aborts for losses,
+// second losses in the middle of a change. Its streams to the peers keep their order; when an
+// attempt is superseded, what had not reached a peer yet may be lost (the stream broke and came
+// back).
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// The shells and wires of simulated peers. Between two peers run several connections: each keeps its
-// order, together they do not. A frame's bytes are read from the sender's buffer when it is
+// The shells and wires of simulated peers. Between two peers run several connections: each keeps
+// its order, together they do not. A frame's bytes are read from the sender's buffer when it is
 // transmitted, not when the core asks; they are written to where the receiver's core wants them in
 // two halves, with other events between place(), the halves and deliver().
 #pragma once
@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,6 +28,8 @@ class Hosts {
   [[nodiscard]] virtual const PeerId& id(std::size_t number) const = 0;
   // After every call into a core: its actions wait.
   virtual void take_actions(std::size_t number) = 0;
+  // Runs `action` after a delay, when the peer's process runs, if it lives then.
+  virtual void on_peer(std::size_t number, std::uint64_t delay, std::function<void()> action) = 0;
 };
 
 class Network {
@@ -90,8 +93,8 @@ class Network {
       }
     }
   }
-  // All that `number` has said has reached those who can hear it. (A polite end of a link comes after
-  // what was sent before it, on all connections.)
+  // All that `number` has said has reached those who can hear it. (A polite end of a link comes
+  // after what was sent before it, on all connections.)
   [[nodiscard]] bool flushed(std::size_t number) const {
     for (std::size_t other = 0; other < peers_; ++other) {
       if (!hosts_.alive(other) || is_down(other, number)) continue;

@@ -1,6 +1,7 @@
-// What the simulated users run, and what must come of it. Op s of a channel is the same on all members
-// and follows from the seed. Inputs are tagged, so that a result shows who is in it and how often: even
-// elements hold 2^peer, odd ones (peer + 1) times a number that names op and place. Sums are exact.
+// What the simulated users run, and what must come of it. Op s of a channel is the same on all
+// members and follows from the seed. Inputs are tagged, so that a result shows who is in it and how
+// often: even elements hold 2^peer, odd ones (peer + 1) times a number that names op and place.
+// Sums are exact.
 #pragma once
 
 #include <algorithm>

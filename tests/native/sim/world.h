@@ -1,6 +1,6 @@
-// A whole run of atoll's collectives in one process: cores, their users, the network between them and
-// the coordinator, with faults, all drawn from one seed. run() returns the first broken promise, or
-// nothing. ATOLL_TRACE in the environment prints what happens.
+// A whole run of atoll's collectives in one process: cores, their users, the network between them
+// and the coordinator, with faults, all drawn from one seed. run() returns the first broken
+// promise, or nothing. ATOLL_TRACE in the environment prints what happens.
 #pragma once
 
 #include <cstdio>
@@ -17,21 +17,21 @@
 #include "sim/events.h"
 #include "sim/network.h"
 #include "sim/program.h"
+#include "sim/users.h"
 
 namespace reef::sim {
 
 class World final : private Hosts {
  public:
   explicit World(std::uint64_t seed)
-      : seed_(seed),
-        random_(seed),
+      : random_(seed),
         initial_(random_.between(1, 5)),
         total_(initial_ + random_.below(4)),
-        channels_(static_cast<Channel>(random_.between(1, 3))),
-        ops_(random_.between(2, 9)),
+        program_{seed, static_cast<Channel>(random_.between(1, 3)), random_.between(2, 9)},
         tracing_(std::getenv("ATOLL_TRACE") != nullptr),
         network_(*this, events_, random_, failure_, total_),
         ledger_(seed, total_, failure_),
+        users_(program_, *this, events_, random_, ledger_, failure_, total_),
         coordinator_(ports()) {
     options_.eager_bytes = random_.percent(30) ? 0 : random_.below(600);
     options_.direct_max_bytes = random_.below(300);
@@ -43,7 +43,7 @@ class World final : private Hosts {
   }
 
   std::string run() {
-    for (std::size_t number = 0; number < initial_; ++number) begin_user(number);
+    for (std::size_t number = 0; number < initial_; ++number) users_.begin(number);
     std::vector<std::size_t> first;
     for (std::size_t number = 0; number < initial_; ++number) first.push_back(number);
     coordinator_.first_view(first);
@@ -57,7 +57,13 @@ class World final : private Hosts {
     return failure_.what();
   }
   struct Coverage {
-    std::uint64_t committed = 0, failed = 0, rerun = 0, stale = 0, early = 0, aborts = 0, drains = 0;
+    std::uint64_t committed = 0;
+    std::uint64_t failed = 0;
+    std::uint64_t rerun = 0;
+    std::uint64_t stale = 0;
+    std::uint64_t early = 0;
+    std::uint64_t aborts = 0;
+    std::uint64_t drains = 0;
   };
   [[nodiscard]] Coverage coverage() const {
     Coverage sum = coverage_;
@@ -74,28 +80,14 @@ class World final : private Hosts {
  private:
   static constexpr std::uint64_t kFaultTime = 12'000;
 
-  struct UserOp {
-    Channel channel = 0;
-    Sequence sequence = 0;  // exchange: the tag
-    bool exchange = false;
-    std::size_t partner = 0;
-    std::vector<float> in;
-    std::vector<float> out;
-    bool over = false;
-  };
   struct Peer {
     PeerId id;
     std::unique_ptr<Core> core;
     bool alive = true;     // its process exists
     bool closed = false;
-    bool user = false;     // its user has begun
     Nanos stopped_until = 0;
     std::deque<Order> orders;
     std::deque<std::function<void()>> answers;
-    std::map<OpId, UserOp> ops;
-    std::map<Channel, Sequence> next;
-    std::map<Channel, std::size_t> outstanding;
-    OpId released = 0;
   };
 
   // --- Hosts
@@ -114,8 +106,7 @@ class World final : private Hosts {
   }
   std::size_t number_of(const PeerId& id) const { return id.bytes[3] - std::size_t{1}; }
 
-  // Runs `action` when the peer's process runs, if it lives then.
-  void on_peer(std::size_t number, std::uint64_t delay, std::function<void()> action) {
+  void on_peer(std::size_t number, std::uint64_t delay, std::function<void()> action) override {
     events_.after(delay, [this, number, action = std::move(action)]() mutable {
       if (!alive(number)) return;
       const Nanos until = peers_[number]->stopped_until;
@@ -168,9 +159,7 @@ class World final : private Hosts {
             static_cast<unsigned long long>(install->view.epoch),
             install->kind == Change::abort ? "abort" : "drain");
       ++(install->kind == Change::abort ? coverage_.aborts : coverage_.drains);
-      if (!peer.user) {
-        for (const auto& [channel, start] : install->starts) peer.next[channel] = start;
-      }
+      users_.will_begin_at(number, install->starts);
       peer.core->install(install->view, install->starts, install->kind, events_.now);
     } else {
       close(number);
@@ -194,14 +183,18 @@ class World final : private Hosts {
     while (peers_[number]->core->next(action)) handle(number, action);
   }
   void handle(std::size_t number, Action& action) {
-    Peer& peer = *peers_[number];
     if (auto* send = std::get_if<Send>(&action)) {
       network_.send(number, number_of(send->to), std::move(*send));
     } else if (const auto* release = std::get_if<Release>(&action)) {
-      peer.released = release->op;
+      users_.released(number, release->op);
       network_.release(number, release->op);
     } else if (const auto* complete = std::get_if<Complete>(&action)) {
-      completed(number, *complete);
+      const UserOp& op = users_.op(number, complete->op);
+      trace("peer %zu: op %llu of channel %u ends %s in epoch %llu", number,
+            static_cast<unsigned long long>(complete->sequence), op.channel,
+            code_name(complete->code), static_cast<unsigned long long>(complete->epoch));
+      if (complete->code == Code::deadline || complete->code == Code::aborted) tempt();
+      users_.completed(number, *complete);
     } else if (const auto* fenced = std::get_if<Fenced>(&action)) {
       answer(number, [this, number, copy = *fenced] { coordinator_.fenced(number, copy); });
     } else if (const auto* installed = std::get_if<Installed>(&action)) {
@@ -210,143 +203,13 @@ class World final : private Hosts {
       answer(number, [this, number, copy = *installed] { coordinator_.installed(number, copy); });
       if (!installed->member) {
         on_peer(number, random_.between(1, 300), [this, number] { close(number); });
-      } else if (!peer.user) {
-        begin_user(number);
+      } else {
+        users_.begin(number);
       }
     } else if (const auto* blame = std::get_if<Blame>(&action)) {
       failure_.report("an honest peer was blamed: " + blame->error.message);
     }
   }
-  void completed(std::size_t number, const Complete& end) {
-    Peer& peer = *peers_[number];
-    UserOp& op = peer.ops.at(end.op);
-    trace("peer %zu: op %llu of channel %u ends %s in epoch %llu", number,
-          static_cast<unsigned long long>(end.sequence), op.channel, code_name(end.code),
-          static_cast<unsigned long long>(end.epoch));
-    if (end.code == Code::deadline || end.code == Code::aborted) tempt();
-    if (op.over) failure_.report("an op completed twice");
-    if (peer.released != end.op) failure_.report("no Release before a Complete");
-    op.over = true;
-    if (end.sequence != op.sequence && end.code != Code::closed) {
-      failure_.report("an op completed with another's number");
-    }
-    for (std::size_t i = 0; i < op.in.size(); ++i) {
-      if (op.in[i] != input(op, number, i)) failure_.report("an input was changed");
-    }
-    if (op.exchange) {
-      exchanged(op, end);
-    } else {
-      ledger_.completed(number, op.channel, end, op.out);
-      --peer.outstanding[op.channel];
-    }
-    // Whoever reads or writes them from now on is found out.
-    std::fill(op.in.begin(), op.in.end(), kPoison);
-    std::fill(op.out.begin(), op.out.end(), kPoison);
-  }
-
-  // --- the users
-  void begin_user(std::size_t number) {
-    peers_[number]->user = true;
-    for (Channel channel = 0; channel < channels_; ++channel) user_step(number, channel);
-  }
-  void user_step(std::size_t number, Channel channel) {
-    const std::uint64_t delay =
-        random_.percent(4) ? random_.between(500, 5'000) : random_.between(1, 500);
-    on_peer(number, delay, [this, number, channel] {
-      Peer& peer = *peers_[number];
-      if (peer.next[channel] >= ops_) return;
-      if (peer.outstanding[channel] < 2) submit(number, channel);
-      user_step(number, channel);
-    });
-  }
-  void submit(std::size_t number, Channel channel) {
-    Peer& peer = *peers_[number];
-    const Sequence sequence = peer.next[channel]++;
-    const Recipe recipe = recipe_of(seed_, channel, sequence, total_);
-    const bool culprit = recipe.culprit == number;
-    OpRequest request;
-    request.id = ++last_id_;
-    request.channel = channel;
-    request.kind = recipe.kind;
-    request.plan = recipe.kind == OpKind::all_reduce ? recipe.plan : Plan::none;
-    request.chunk_bytes = recipe.chunk_bytes;
-    request.root = peers_[recipe.root]->id;
-    std::size_t count = recipe.count;
-    if (culprit && recipe.trouble == Trouble::mismatch) {
-      if (recipe.kind == OpKind::barrier) request.kind = OpKind::all_reduce;
-      count += 1 + recipe.patience % 40;
-    }
-    if (culprit && recipe.trouble == Trouble::deadline) {
-      request.deadline = events_.now + static_cast<Nanos>(recipe.patience);
-    }
-    ++peer.outstanding[channel];
-    UserOp& op = peer.ops[request.id];
-    op.channel = channel;
-    op.sequence = sequence;
-    give_buffers(op, request, number, count);
-    start(number, request);
-    if (culprit && recipe.trouble == Trouble::abort) {
-      on_peer(number, recipe.patience,
-              [this, number, op_id = request.id] { core(number).abort(op_id, events_.now); });
-    }
-  }
-  void give_buffers(UserOp& op, OpRequest& request, std::size_t number, std::size_t count) {
-    op.in.resize(count);
-    op.out.assign(count, -1.0F);
-    for (std::size_t i = 0; i < count; ++i) op.in[i] = input(op, number, i);
-    request.count = count;
-    request.in = std::as_bytes(std::span(op.in));
-    request.out = std::as_writable_bytes(std::span(op.out));
-  }
-  static float input(const UserOp& op, std::size_t number, std::size_t i) {
-    return share_of(op.channel, op.sequence, number, i) + (op.exchange ? 0.5F : 0.0F);
-  }
-  void start(std::size_t number, const OpRequest& request) {
-    const Status status = core(number).submit(request, events_.now);
-    if (!status.ok()) failure_.report("an op was refused: " + status.error().message);
-    if (request.deadline == kNever) return;
-    on_peer(number, static_cast<std::uint64_t>(request.deadline - events_.now),
-            [this, number] { core(number).tick(events_.now); });
-  }
-  void pair_up() {
-    const std::size_t one = random_.below(total_);
-    const std::size_t two = random_.below(total_);
-    if (one == two) return;
-    const Sequence tag = ++last_tag_;
-    const std::size_t count = random_.below(60);
-    for (const auto& [number, partner] : {std::pair{one, two}, std::pair{two, one}}) {
-      if (random_.percent(10)) continue;
-      on_peer(number, random_.between(1, 400), [this, number = number, partner = partner, tag, count] {
-        OpRequest request;
-        request.id = ++last_id_;
-        request.kind = OpKind::exchange;
-        request.channel = static_cast<Channel>(tag % channels_);
-        request.tag = tag;
-        request.partner = peers_[partner]->id;
-        request.chunk_bytes = 24;
-        request.deadline = events_.now + 3'000;
-        UserOp& op = peers_[number]->ops[request.id];
-        op.channel = request.channel;
-        op.sequence = tag;
-        op.exchange = true;
-        op.partner = partner;
-        give_buffers(op, request, number, count);
-        start(number, request);
-      });
-    }
-  }
-  void exchanged(const UserOp& op, const Complete& end) {
-    if (end.code != Code::ok) {
-      const bool usual = end.code == Code::deadline || end.code == Code::peer_lost ||
-                         end.code == Code::closed || end.code == Code::not_member;
-      if (!usual) failure_.report(std::string("an exchange ended ") + code_name(end.code));
-      return;
-    }
-    for (std::size_t i = 0; i < op.out.size(); ++i) {
-      if (op.out[i] != input(op, op.partner, i)) failure_.report("an exchange brought other numbers");
-    }
-  }
-
   // --- faults
   void plan_faults() {
     if (random_.percent(10)) return;
@@ -359,7 +222,7 @@ class World final : private Hosts {
       });
     }
     for (std::uint64_t count = random_.below(6); count > 0; --count) {
-      events_.after(random_.below(kFaultTime), [this] { pair_up(); });
+      events_.after(random_.below(kFaultTime), [this] { users_.pair_up(); });
     }
   }
   void fault() {
@@ -477,29 +340,13 @@ class World final : private Hosts {
   }
   void check_end() {
     if (!coordinator_.quiet()) failure_.report("a change of the view never ended");
-    for (std::size_t number : coordinator_.members()) {
-      Peer& peer = *peers_[number];
-      if (!alive(number)) {
-        failure_.report("peer " + std::to_string(number) + " is a member, and gone");
-        continue;
-      }
-      for (Channel channel = 0; channel < channels_; ++channel) {
-        if (peer.next[channel] < ops_ || peer.outstanding[channel] > 0) {
-          failure_.report("peer " + std::to_string(number) + " hangs on channel " +
-                          std::to_string(channel));
-        }
-      }
-    }
+    const Coordinator::Numbers& members = coordinator_.members();
     for (std::size_t number = 0; number < total_; ++number) {
-      for (const auto& [op_id, op] : peers_[number]->ops) {
-        if (!op.over && op.exchange && alive(number)) failure_.report("an exchange never ended");
-        if (!op.over) continue;
-        for (std::size_t i = 0; i < op.in.size(); ++i) {
-          if (op.in[i] != kPoison || op.out[i] != kPoison) {
-            failure_.report("a buffer was written to after its op had completed");
-          }
-        }
+      const bool member = std::find(members.begin(), members.end(), number) != members.end();
+      if (member && !alive(number)) {
+        failure_.report("peer " + std::to_string(number) + " is a member, and gone");
       }
+      users_.check_end(number, member);
     }
   }
 
@@ -515,14 +362,10 @@ class World final : private Hosts {
     std::fputc('\n', stderr);
   }
 
-  static constexpr float kPoison = -12345.0F;
-
-  std::uint64_t seed_;
   Random random_;
   std::size_t initial_;
   std::size_t total_;  // peers that ever live
-  Channel channels_;
-  Sequence ops_;  // per channel
+  Users::Program program_;
   bool tracing_;
   Events events_;
   Failure failure_;
@@ -530,13 +373,12 @@ class World final : private Hosts {
   std::vector<std::unique_ptr<Peer>> peers_;
   Network network_;
   Ledger ledger_;
+  Users users_;
   Coordinator coordinator_;
   std::uint64_t order_delay_ = 1;   // of the coordinator's streams
   std::uint64_t notice_delay_ = 1;  // until a loss is known
   std::uint64_t spite_ = 0;         // percent of the delicate moments at which somebody crashes
   std::set<std::size_t> doomed_;
-  OpId last_id_ = 0;
-  Sequence last_tag_ = 0;
   Coverage coverage_;
 };
 

@@ -1,10 +1,10 @@
-// The direct all-reduce. Each member owns one part of the vector: all send their chunks of it to the
-// owner (phase 0), the owner adds them up and sends the sums to all (phase 1). Two steps, whatever
-// the number of members.
+// The direct all-reduce. Each member owns one part of the vector: all send their chunks of it to
+// the owner (phase 0), the owner adds them up and sends the sums to all (phase 1). Two steps,
+// whatever the number of members.
 //
 // The owner adds strictly by rank, x_0 + x_1 + x_2 + ..., so a result depends on the view and the
-// inputs alone. A contribution that comes before its turn is copied and kept; rank 0's is received in
-// place, and the owner's own is read from its input when its turn comes.
+// inputs alone. A contribution that comes before its turn is copied and kept; rank 0's is received
+// in place, and the owner's own is read from its input when its turn comes.
 
 #include <unordered_map>
 #include <utility>
@@ -137,7 +137,7 @@ class Direct final : public PlanRun {
 
   PlanSetup setup_;
   Grid grid_;
-  std::vector<Rank> turns_;             // by chunk of the own part: whose contribution is added next
+  std::vector<Rank> turns_;             // by chunk of the own part: whose turn it is to be added
   std::vector<std::uint8_t> received_;  // by slot: the sum has come from its owner
   std::unordered_map<std::uint64_t, std::vector<std::byte>> early_;
   std::size_t awaited_ = 0;  // chunks of the vector that are not whole here

@@ -1,9 +1,9 @@
 // A plan: which chunks one member sends, expects and adds up in one run of one op. It knows nothing
 // of epochs, notices and commits; those are the run's (collective/run.h).
 //
-// Thread: the core's. Ownership: a plan reads `in` and writes `out` only from begin() and deliver();
-// the buffers are the op's, and outlive the plan. Failure: a chunk that the plan does not expect from
-// that sender at that moment is refused and leaves no trace.
+// Thread: the core's. Ownership: a plan reads `in` and writes `out` only from begin() and
+// deliver(); the buffers are the op's, and outlive the plan. Failure: a chunk that the plan does
+// not expect from that sender at that moment is refused and leaves no trace.
 #pragma once
 
 #include <cstddef>

@@ -1,9 +1,10 @@
 // The ring all-reduce. N segments; rank r sends its own segment r to r+1 with phase 0. Who receives
-// phase k <= N-2 adds its own numbers to the payload and sends the sum on with phase k+1; after phase
-// N-2 a segment is whole, and phases N-1 .. 2N-3 carry it around. Rank r thus receives, with phase k,
-// segment r-1-k (mod N). Chunks flow one by one: nothing waits for a whole segment.
+// phase k <= N-2 adds its own numbers to the payload and sends the sum on with phase k+1; after
+// phase N-2 a segment is whole, and phases N-1 .. 2N-3 carry it around. Rank r thus receives, with
+// phase k, segment r-1-k (mod N). Chunks flow one by one: nothing waits for a whole segment.
 //
-// A segment's sum is ((x_s + x_s+1) + x_s+2) + ... in ring order from its first owner s: fixed by the view.
+// A segment's sum is ((x_s + x_s+1) + x_s+2) + ... in ring order from its first owner s: fixed by
+// the view.
 
 #include <vector>
 
