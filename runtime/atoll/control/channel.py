@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from atoll.control.convert import MAX_MESSAGE_BYTES
+import asyncio
+import contextlib
+from typing import Any
+
+import grpc
+
+from atoll.control.convert import MAX_MESSAGE_BYTES, peer_message_to_pb
+from atoll.membership.messages import PeerMessage
 
 SERVICE = "atoll.pb.Coordinator"
 
@@ -31,3 +38,18 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
 )
+
+
+async def say(call: Any, outgoing: asyncio.Queue[PeerMessage]) -> None:
+    """Writes what is put into the queue until the stream ends; whoever reads it learns why."""
+    with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+        while True:
+            await call.write(peer_message_to_pb(await outgoing.get()))
+
+
+def on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Takes the noise out of several grpc.aio loops in one process."""
+    # Several grpc.aio loops in one process share a wake-up pipe; whoever comes second finds it
+    # empty. Known and harmless: https://github.com/grpc/grpc/issues/25364
+    if not isinstance(context.get("exception"), BlockingIOError):
+        loop.default_exception_handler(context)

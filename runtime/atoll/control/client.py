@@ -19,12 +19,8 @@ import grpc
 
 from atoll import errors
 from atoll.config import parse_address
-from atoll.control.channel import CHANNEL_OPTIONS, SERVICE
-from atoll.control.convert import (
-    MalformedMessage,
-    coordinator_message_from_pb,
-    peer_message_to_pb,
-)
+from atoll.control.channel import CHANNEL_OPTIONS, SERVICE, on_loop_error, say
+from atoll.control.convert import MalformedMessage, coordinator_message_from_pb
 from atoll.control.engine_events import from_engine
 from atoll.control.membership import Membership
 from atoll.membership.messages import Departure, Endpoint, PeerId, PeerMessage, Report, View
@@ -225,7 +221,7 @@ class ControlClient:
 
     def _make_loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()
-        loop.set_exception_handler(_on_loop_error)
+        loop.set_exception_handler(on_loop_error)
         self._loop = loop
         return loop
 
@@ -383,7 +379,7 @@ class ControlClient:
             )
             call = attach()
             self._drive(StreamUp())
-            writer = asyncio.create_task(_write(call, outgoing))
+            writer = asyncio.create_task(say(call, outgoing))
             try:
                 await self._listen(call)
             except (grpc.RpcError, MalformedMessage) as error:
@@ -404,16 +400,3 @@ class ControlClient:
             if not isinstance(message, pb.CoordinatorMessage):  # EOF
                 return
             self._drive(Heard(message=coordinator_message_from_pb(message)))
-
-
-async def _write(call: Any, outgoing: asyncio.Queue[PeerMessage]) -> None:
-    with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):  # the reader tells why
-        while True:
-            await call.write(peer_message_to_pb(await outgoing.get()))
-
-
-def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    # Several grpc.aio loops in one process share a wake-up pipe; whoever comes second finds it
-    # empty. Known and harmless: https://github.com/grpc/grpc/issues/25364
-    if not isinstance(context.get("exception"), BlockingIOError):
-        loop.default_exception_handler(context)

@@ -34,6 +34,7 @@ from atoll.membership.messages import (
     Leave,
     Linked,
     Listening,
+    PeerId,
     PeerMessage,
     Ready,
     Refused,
@@ -101,6 +102,11 @@ class CoordinatorMachine:
     def view(self) -> View:
         """The newest view, which some members may not have installed yet."""
         return self._state.newest.view
+
+    @property
+    def holders(self) -> frozenset[PeerId]:
+        """Members that are known to hold the shared state."""
+        return self._state.holders
 
     @property
     def idle(self) -> bool:

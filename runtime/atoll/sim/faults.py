@@ -48,6 +48,12 @@ class Faults:
         choice[1]()
 
     def _on_view_change(self) -> None:
+        """A Fence or an Install is about to be sent; what it says is in the store already."""
+        coordinator_fails = any(fault == self._restart_coordinator for _, fault in self._menu)
+        if self._world.now_s >= self._until_s:
+            return
+        if coordinator_fails and self._world.chance(self._strike / 2):
+            self._restart_coordinator()
         if self._world.now_s < self._until_s and self._world.chance(self._strike):
             self._world.after(self._world.between(0.0, 0.03), self._draw)
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from atoll.membership import coordinator, peer, starts, state, view_change
+from atoll.membership import coordinator, peer, starts, view_change
 from atoll.membership.events import Snapshot
 from atoll.membership.messages import ChangeKind, Fence, Fenced, PeerId, Suspect
 from atoll.membership.starts import Issued
-from atoll.membership.state import Change, Peer, Phase, State
+from atoll.membership.state import Peer, Phase, State
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
 
@@ -83,7 +83,7 @@ def an_attempt_is_like_the_other(patch: pytest.MonkeyPatch) -> None:
 
 
 def joiners_need_no_links(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(view_change, "_linked", lambda one, other: True)
+    patch.setattr(view_change, "linked", lambda one, other: True)
 
 
 def members_need_no_links(patch: pytest.MonkeyPatch) -> None:
@@ -156,37 +156,16 @@ def a_drain_does_not_wait_for_the_one_before(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(coordinator, "advance", wrong)
 
 
-def a_broken_stream_is_no_loss(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(view_change, "_lose_the_silent", lambda state: None)
-
-
-def a_silent_fence_is_waited_for(patch: pytest.MonkeyPatch) -> None:
-    """A peer that never answers; here, one whose answers get lost."""
-    right = view_change.on_fenced
-
-    def wrong(state: State, peer: Peer, message: Fenced) -> None:
-        if state.attempt % 3:
-            right(state, peer, message)
-            return
-        change = state.change
-        if isinstance(change, Change):
-            change.since_s = state.now_s
-
-    patch.setattr(coordinator, "on_fenced", wrong)
-
-
 ALL: list[Mutation] = [
     start_is_the_largest_done,
     start_of_a_drain_is_the_smallest_started,
     a_survivor_of_an_older_view_counts_with_its_own_done,
     nobody_freezes,
     one_answer_is_enough,
-    an_attempt_is_like_the_other,
     joiners_need_no_links,
     members_need_no_links,
     joiners_install_at_once,
     a_link_that_comes_back_lost_nothing,
-    whatever_was_fetched_is_the_state,
     leavers_keep_step,
     a_restart_forgets_the_change,
     a_restart_forgets_the_epoch,
@@ -194,4 +173,7 @@ ALL: list[Mutation] = [
     a_drain_does_not_wait_for_the_one_before,
 ]
 
-__all__ = ["ALL", "Mutation", "state"]
+"""Found by the simulation, each within a few hundred seeds."""
+
+RARE: list[Mutation] = [an_attempt_is_like_the_other, whatever_was_fetched_is_the_state]
+"""Found by `test_coordinator.py`; the simulation needs thousands of seeds for them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from bench import Bench, peer_id
 
 from atoll.membership.events import StopRequested
@@ -19,81 +18,12 @@ from atoll.membership.messages import (
     Leave,
     Linked,
     Peers,
-    Ready,
     Refused,
     Register,
     Report,
     StopNotice,
     Suspect,
-    Welcome,
 )
-
-# --- registration ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "part"),
-    [
-        ({"job": "lagoon"}, "runs job 'reef', not 'lagoon'"),
-        ({"protocol_version": 2}, "install the same release"),
-        ({"installed_epoch": 7}, "without its store"),
-    ],
-)
-def test_a_stranger_is_refused_with_the_reason(changes: dict[str, object], part: str) -> None:
-    bench = Bench()
-    bench.register("a", **changes)
-    refused = bench.last("a")
-    assert isinstance(refused, Refused)
-    assert part in refused.message
-    assert bench.streams["a"] in bench.closed
-
-
-def test_the_first_word_must_be_register() -> None:
-    bench = Bench()
-    bench.say("a", Ready())
-    assert isinstance(bench.last("a"), Refused)
-
-
-def test_a_running_island_is_not_replaced_but_a_dead_one_at_once() -> None:
-    bench = Bench()
-    bench.form("ab")
-    bench.register("c", island="b")
-    refused = bench.last("c")
-    assert isinstance(refused, Refused)
-    assert "already running" in refused.message
-    bench.hang_up("b")
-    bench.register("d", island="b")
-    assert isinstance(bench.last("d"), Welcome)
-    assert bench.told[-1].departure is Departure.CRASHED
-
-
-def test_a_copied_process_is_refused() -> None:
-    bench = Bench()
-    bench.register("a")
-    bench.register("b", peer=peer_id("a"), island="a")
-    refused = bench.last("b")
-    assert isinstance(refused, Refused)
-    assert "draw its own" in refused.message
-
-
-def test_a_member_that_noticed_a_dead_path_first_takes_over_its_stream() -> None:
-    bench = Bench()
-    bench.form("ab")
-    old = bench.streams.pop("b")
-    bench.register("b", installed_epoch=1)
-    assert old in bench.closed
-    assert bench.heard_by("b", Welcome)
-    bench.link("ab")
-    bench.wait(3.0, beating="ab")
-    assert bench.members() == "ab"
-
-
-def test_registering_twice_is_a_breach_of_protocol() -> None:
-    bench = Bench()
-    bench.register("a")
-    bench.register("a")
-    assert bench.told[-1].departure is Departure.PROTOCOL
-
 
 # --- the first view -------------------------------------------------------------------------------
 
@@ -376,6 +306,21 @@ def test_holders_are_those_that_say_so_and_losing_all_of_them_is_told() -> None:
             bench.say(other, Installed(epoch=bench.machine.view.epoch))
         assert ("state_lost" in bench.kinds()) == (name == "b")
     assert bench.install("c").holders == {peer_id("c")}
+
+
+def test_what_was_fetched_before_the_state_was_lost_does_not_count() -> None:
+    bench = Bench()
+    bench.form("abc")
+    bench.hang_up("a")
+    bench.say("b", Suspect(peer=peer_id("a"), reason=Departure.CRASHED))
+    for name in "bc":
+        bench.fenced(name, 1)
+    assert bench.install("c").holders == {peer_id("b")}
+    bench.say("c", Holding())  # of view 1: the news of view 2 is still under way
+    bench.say("c", Installed(epoch=2))
+    assert bench.machine.holders == {peer_id("b")}
+    bench.say("c", Holding())
+    assert bench.machine.holders == {peer_id("b"), peer_id("c")}
 
 
 def test_a_restarted_coordinator_goes_on_with_those_that_come_back() -> None:

@@ -1,0 +1,72 @@
+"""How peers come to the coordinator: welcome, refusal, reconnection."""
+
+from __future__ import annotations
+
+import pytest
+from bench import Bench, peer_id
+
+from atoll.membership.messages import Departure, Ready, Refused, Welcome
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"job": "lagoon"}, "runs job 'reef', not 'lagoon'"),
+        ({"protocol_version": 2}, "install the same release"),
+        ({"installed_epoch": 7}, "without its store"),
+    ],
+)
+def test_a_stranger_is_refused_with_the_reason(changes: dict[str, object], part: str) -> None:
+    bench = Bench()
+    bench.register("a", **changes)
+    refused = bench.last("a")
+    assert isinstance(refused, Refused)
+    assert part in refused.message
+    assert bench.streams["a"] in bench.closed
+
+
+def test_the_first_word_must_be_register() -> None:
+    bench = Bench()
+    bench.say("a", Ready())
+    assert isinstance(bench.last("a"), Refused)
+
+
+def test_a_running_island_is_not_replaced_but_a_dead_one_at_once() -> None:
+    bench = Bench()
+    bench.form("ab")
+    bench.register("c", island="b")
+    refused = bench.last("c")
+    assert isinstance(refused, Refused)
+    assert "already running" in refused.message
+    bench.hang_up("b")
+    bench.register("d", island="b")
+    assert isinstance(bench.last("d"), Welcome)
+    assert bench.told[-1].departure is Departure.CRASHED
+
+
+def test_a_copied_process_is_refused() -> None:
+    bench = Bench()
+    bench.register("a")
+    bench.register("b", peer=peer_id("a"), island="a")
+    refused = bench.last("b")
+    assert isinstance(refused, Refused)
+    assert "draw its own" in refused.message
+
+
+def test_a_member_that_noticed_a_dead_path_first_takes_over_its_stream() -> None:
+    bench = Bench()
+    bench.form("ab")
+    old = bench.streams.pop("b")
+    bench.register("b", installed_epoch=1)
+    assert old in bench.closed
+    assert bench.heard_by("b", Welcome)
+    bench.link("ab")
+    bench.wait(3.0, beating="ab")
+    assert bench.members() == "ab"
+
+
+def test_registering_twice_is_a_breach_of_protocol() -> None:
+    bench = Bench()
+    bench.register("a")
+    bench.register("a")
+    assert bench.told[-1].departure is Departure.PROTOCOL
