@@ -40,7 +40,7 @@ class AloneClient:
             holders=frozenset([peer]),
             member=True,
             peers=(info,),
-            donors=frozenset(),
+            donors=frozenset([peer]),
             linked=frozenset(),
             connected=False,
             left=False,
@@ -53,7 +53,7 @@ class AloneClient:
     def ready(self) -> None:
         pass
 
-    def holding(self) -> None:
+    def holding(self, epoch: int | None = None) -> None:
         pass
 
     def report(self, report: Report) -> None:

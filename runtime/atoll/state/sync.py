@@ -1,8 +1,8 @@
 """How a peer comes by the shared state before its first op (docs/design.md 4.3).
 
-Outside: fetch what is current, say Ready. Inside: hold the very revision at which the view starts,
-fetching again only if an op was committed in between. The members cannot pass that op without this
-peer, so the second fetch never chases a moving target.
+Outside: fetch what is current, say Ready. Inside: hold the very state from which the view starts,
+compared by its manifest, and fetched again only if an op was committed in between. The members
+cannot pass that op without this peer, so the second fetch never chases a moving target.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from atoll import errors
@@ -39,7 +40,7 @@ class ControlFace(Protocol):
     def membership(self) -> Membership: ...
     def wait(self, predicate: Callable[[Membership], bool], timeout_s: float) -> Membership: ...
     def ready(self) -> None: ...
-    def holding(self) -> None: ...
+    def holding(self, epoch: int | None = None) -> None: ...
 
 
 class SharedState(Protocol):
@@ -61,41 +62,70 @@ class SharedState(Protocol):
         """Serve the present state to joiners."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What this peer holds; `manifest` is empty for a state that began here."""
+
+    revision: int
+    manifest: bytes
+
+
 def attach(
     client: ControlFace, collectives: Collectives, shared: SharedState, *, timeout_s: float
 ) -> None:
-    """Makes this peer a member that holds the shared state.
+    """Makes this peer a member that holds the shared state, and is known to.
 
     Raises CannotJoin, StateUnavailable, MismatchError or DeadlineExceeded.
     """
     end = time.monotonic() + timeout_s
     membership = client.wait(_knows_its_donors, timeout_s)
-    held: int | None = None
+    held: Held | None = None
     if not membership.member and membership.donors:
         held = _fetch_current(client, collectives, shared, end)
     client.ready()
-    membership = _wait_for_view(client, end)
     while True:
-        needed = membership.starts.get(shared.channel, 0)
-        if held == needed:
-            break
-        if membership.peer in membership.holders:
-            if needed > 0 or held is not None:
-                logger.error("no holder of the state is left; starting from this island's own")
-            shared.seed(needed, membership.view.ids)
-            break
-        if _fetch(collectives, shared, _donors(membership), needed, end) is not None:
-            held = needed
+        membership = _wait_for_view(client, end)
+        confirmed = _confirm(collectives, shared, membership, held, end)
+        if confirmed is None:
+            _pause(client, membership, end)
             continue
-        _pause(client, membership, end)
-        membership = client.membership()
-    shared.publish()
-    client.holding()
+        held = confirmed
+        shared.publish()
+        client.holding(membership.view.epoch)
+        # The coordinator does not count a state that was lost since: the next view then has other
+        # holders, and this peer must take theirs.
+        now = client.wait(_settled_since(membership), max(0.0, end - time.monotonic()))
+        if now.peer in now.donors or now.peer in now.holders:
+            return
+
+
+def _confirm(
+    collectives: Collectives,
+    shared: SharedState,
+    membership: Membership,
+    held: Held | None,
+    end: float,
+) -> Held | None:
+    """Holds what the view starts from: its holders' state, to the byte; None: not yet."""
+    needed = membership.starts.get(shared.channel, 0)
+    if membership.peer not in membership.holders:
+        return _fetch(collectives, shared, _donors(membership), needed, held, end)
+    if held is not None and held.revision == needed:
+        return held
+    if needed > 0 or held is not None:
+        logger.error("no holder of the state is left; starting from this island's own")
+    shared.seed(needed, membership.view.ids)
+    return Held(revision=needed, manifest=b"")
+
+
+def _settled_since(before: Membership) -> Callable[[Membership], bool]:
+    return lambda now: now.peer in now.donors or now.view.epoch != before.view.epoch
 
 
 def _knows_its_donors(membership: Membership) -> bool:
     listed = any(peer.id == membership.peer for peer in membership.peers)
-    return listed and (not membership.donors or bool(membership.donors & membership.linked))
+    reachable = not membership.donors or bool(membership.donors & membership.linked)
+    return membership.member or (listed and reachable)
 
 
 def _wait_for_view(client: ControlFace, end: float) -> Membership:
@@ -123,15 +153,15 @@ def _pause(client: ControlFace, before: Membership, end: float) -> None:
 
 def _fetch_current(
     client: ControlFace, collectives: Collectives, shared: SharedState, end: float
-) -> int | None:
-    """The revision fetched, or None when there are no donors any more."""
+) -> Held | None:
+    """What was fetched, or None when there are no donors any more."""
     while True:
         membership = client.membership()
         if membership.member or not membership.donors:
             return None
-        revision = _fetch(collectives, shared, _donors(membership), None, end)
-        if revision is not None:
-            return revision
+        held = _fetch(collectives, shared, _donors(membership), None, None, end)
+        if held is not None:
+            return held
         _pause(client, membership, end)
 
 
@@ -140,9 +170,10 @@ def _fetch(
     shared: SharedState,
     donors: frozenset[PeerId],
     revision: int | None,
+    held: Held | None,
     end: float,
-) -> int | None:
-    """Fetches one revision from these donors; None when they do not (all) serve it now."""
+) -> Held | None:
+    """Fetches one revision from these donors, unless it is `held`; None: they do not serve it."""
     found = _manifests(collectives, donors, revision, end)
     chosen = majority(list(found.values()))
     if chosen is None:
@@ -150,12 +181,14 @@ def _fetch(
     manifest = decode(chosen)
     if revision is not None and manifest.revision != revision:
         return None
+    if held is not None and held.manifest == chosen:
+        return held
     targets = shared.targets(manifest)
     chunk_fetch = ChunkFetch(manifest, [peer for peer, data in found.items() if data == chosen])
     if not _run(collectives, chunk_fetch, targets, manifest.revision, end):
         return None
     shared.adopt(manifest)
-    return manifest.revision
+    return Held(revision=manifest.revision, manifest=chosen)
 
 
 def _manifests(
