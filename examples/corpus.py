@@ -52,6 +52,8 @@ class Blocks(Dataset[tuple[Tensor, Tensor]]):
             raise ValueError(f"a text of {len(text)} bytes has no block of {block + 1}")
         self.block = block
         self._rows = text[: len(text) // (block + 1) * (block + 1)].reshape(-1, block + 1)
+        # An island whose blocks differ from the job's is refused.
+        self.fingerprint = hashlib.sha256(self._rows).hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self._rows)

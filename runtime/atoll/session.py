@@ -220,7 +220,8 @@ class Session:
     ) -> Iterator[Any]:
         """This island's batches: every sample once a pass over all islands, through any churn.
 
-        dataset: map-style, the same on all islands. Ends when `rounds` outer rounds or `epochs`
+        dataset: map-style, the same on all islands; an attribute `fingerprint`, if it has one, is
+        compared. Ends when `rounds` outer rounds or `epochs`
         passes are over (one pass when neither is given). collate: torch's default_collate when
         None. The method (DiLoCo) must be made before. Raises MisuseError and MismatchError.
         """

@@ -8,6 +8,7 @@ on with the next, so the user's loop has no code for that.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from atoll import errors
@@ -57,36 +58,48 @@ def iterate(
     samples = len(dataset)
     if samples < 1:
         raise errors.MisuseError("the data set is empty")
-    plan = ledgers.Plan(samples=samples, batch_size=batch_size, steps=method.sync_every)
+    plan = ledgers.Plan(
+        samples=samples,
+        batch_size=batch_size,
+        steps=method.sync_every,
+        seed=seed,
+        fingerprint=str(getattr(dataset, "fingerprint", "")),
+    )
     if method.ledger.plan is None:
         method.open_ledger(plan)
-    elif method.ledger.plan != plan:
-        raise errors.MismatchError(
-            f"this island's data ({plan}) differs from the job's ({method.ledger.plan}); "
-            "start it with the same data set, batch size and sync_every"
-        )
+    else:
+        check_plan(plan, method.ledger.plan)
     while (rounds is None or method.round < rounds) and (
         epochs is None or method.ledger.epoch < epochs
     ):
-        yield from _round(method, peer, dataset, batch_size=batch_size, seed=seed, collate=collate)
+        yield from _round(method, peer, dataset, plan, collate)
+
+
+def check_plan(mine: ledgers.Plan, jobs: ledgers.Plan) -> None:
+    """Raises MismatchError that names what differs."""
+    for name, value in asdict(mine).items():
+        theirs = getattr(jobs, name)
+        if value != theirs:
+            raise errors.MismatchError(
+                f"this island's data has {name} = {value}, the job's {theirs}; "
+                "start it with the same data set, batch size, sync_every and seed"
+            )
 
 
 def _round(
     method: RoundMethod,
     peer: bytes,
     dataset: Dataset,
-    *,
-    batch_size: int,
-    seed: int,
+    plan: ledgers.Plan,
     collate: Callable[[Sequence[Any]], Any],
 ) -> Iterator[Any]:
     running, ledger = method.round, method.ledger
     slot = ledger.slot_of(peer)
     spans = () if slot is None else ledger.shares[slot].spans
-    method.begin_share(-(-ledgers.count(spans) // batch_size))
-    for positions in ledgers.batches(spans, batch_size):
+    method.begin_share(-(-ledgers.count(spans) // plan.batch_size))
+    for positions in ledgers.batches(spans, plan.batch_size):
         chosen = [
-            dataset[permuted(at, count=len(dataset), seed=seed, epoch=ledger.epoch)]
+            dataset[permuted(at, count=plan.samples, seed=plan.seed, epoch=ledger.epoch)]
             for at in positions
         ]
         batch = collate(chosen)

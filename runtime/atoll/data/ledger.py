@@ -10,7 +10,7 @@ the others back into the pool. All members compute the same ledger from the same
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 Span = tuple[int, int]
@@ -36,6 +36,10 @@ class Plan:
     batch_size: int
     steps: int
     """Batches of one member in one round."""
+    seed: int = 0
+    """Of the order of the samples."""
+    fingerprint: str = ""
+    """Of the data set's content, if it has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +157,7 @@ def to_json(ledger: Ledger) -> dict[str, Any]:
     """A JSON value that `from_json` turns back into an equal ledger."""
     plan = ledger.plan
     return {
-        "plan": None if plan is None else [plan.samples, plan.batch_size, plan.steps],
+        "plan": None if plan is None else asdict(plan),
         "epoch": ledger.epoch,
         "pool": [list(span) for span in ledger.pool],
         "shares": [
@@ -167,7 +171,7 @@ def from_json(value: Mapping[str, Any]) -> Ledger:
     """The inverse of `to_json`. Raises ValueError, KeyError or TypeError for anything else."""
     plan = value["plan"]
     return Ledger(
-        plan=None if plan is None else Plan(samples=plan[0], batch_size=plan[1], steps=plan[2]),
+        plan=None if plan is None else Plan(**plan),
         epoch=int(value["epoch"]),
         pool=tuple((int(begin), int(end)) for begin, end in value["pool"]),
         shares=tuple(
