@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "atoll/base/limits.h"
+#include "atoll/net/socket.h"
 #include "island.h"
 #include "raw_peer.h"
 
@@ -139,6 +140,31 @@ TEST(Handshake, WhenBothDialThereIsOneLink) {
       }
     }
   }
+}
+
+// While a dial of one's own is under way (to a listener that never answers), the other side's HELLO
+// waits if this side has the lower id: the dial ends first, and only then is the link accepted.
+TEST(Handshake, TheLowerIdsDialComesFirst) {
+  const Fd mute = std::move(listen_on("127.0.0.1", 0).value());
+  EngineOptions options = options_of(1);
+  options.dial_timeout = kSecond;
+  Island lower(options);
+  lower.engine->dial(id_of(2), "127.0.0.1", local_port(mute.get()));
+  RawPeer higher(lower.engine->port());
+  higher.greet(hello_to(lower, 2));
+  EXPECT_EQ(lower.await_down(id_of(2)).reason, LinkEnd::unreachable);
+  EXPECT_TRUE(higher.is_acknowledged());
+  lower.await_up(id_of(2));
+}
+
+TEST(Handshake, TheHigherIdsDialGivesWay) {
+  const Fd mute = std::move(listen_on("127.0.0.1", 0).value());
+  Island higher(3);
+  higher.engine->dial(id_of(2), "127.0.0.1", local_port(mute.get()));
+  RawPeer lower(higher.engine->port());
+  lower.greet(hello_to(higher, 2));
+  EXPECT_TRUE(lower.is_acknowledged());
+  higher.await_up(id_of(2));
 }
 
 TEST(Handshake, AnotherJobsSecretIsRefused) {
