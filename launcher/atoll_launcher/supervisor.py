@@ -172,6 +172,7 @@ class Island:
     backoff_s: float = BACKOFF_FIRST_S
     restarts_at_s: list[float] = field(default_factory=list)
     has_joined: bool = False
+    is_dismissed: bool = False
     first_failure: str | None = None
 
 
@@ -220,6 +221,7 @@ class Supervisor:
                 actions = self._start_due(now) + self._kill_due(now)
             case _:
                 assert_never(event)
+        actions += self._dismiss_late(now)
         return actions + self._finish_when_all_ended(now)
 
     def deadline_s(self) -> float | None:
@@ -252,8 +254,8 @@ class Supervisor:
             island.state = State.FINISHED
             self._job_complete |= island.has_joined
             return self._drop_waiting() if self._job_complete else []
-        given_up = State.LOST if event.signal else State.FAILED
-        if self._verdict is not None or self._job_stopped:
+        given_up = State.LOST if event.signal or island.is_dismissed else State.FAILED
+        if island.is_dismissed or self._verdict is not None or self._job_stopped:
             island.state = given_up
             return []
         if island.attempt == 0:
@@ -314,6 +316,22 @@ class Supervisor:
         for island in self._in(State.WAITING):
             island.state = State.LOST
             actions.append(GaveUp(island=island.name, reason="the job is complete"))
+        return actions
+
+    def _dismiss_late(self, now: float) -> list[Action]:
+        """End islands that still wait to join a complete job: nobody will come to take them in."""
+        late = self._in(State.RUNNING)
+        is_over = self._job_complete and not self._others
+        if not is_over or self._verdict or self._job_stopped:
+            return []
+        if any(island.has_joined or island.is_dismissed for island in late):
+            return []
+        actions: list[Action] = []
+        for island in late:
+            island.is_dismissed = True
+            self._kill_at_s = now + KILL_AFTER_S
+            actions.append(GaveUp(island=island.name, reason="the job is complete"))
+            actions.append(Terminate(island=island.name))
         return actions
 
     def _check_floor(self, now: float) -> list[Action]:

@@ -222,6 +222,35 @@ def test_after_the_job_is_complete_nobody_starts_again() -> None:
     ]
 
 
+def test_an_island_that_comes_too_late_to_join_is_ended() -> None:
+    machine = begun()
+    machine.handle(killed("b"), 10.0)
+    machine.handle(Tick(), 11.0)
+    assert machine.handle(ChildExited(island="a", code=0), 12.0) == []  # c may still take b in
+    assert machine.handle(ChildExited(island="c", code=0), 13.0) == [
+        GaveUp(island="b", reason="the job is complete"),
+        Terminate(island="b"),
+    ]
+    assert machine.handle(Tick(), 13.0 + sv.KILL_AFTER_S) == [Kill(island="b")]
+    assert machine.handle(killed("b"), 15.1) == [Finish(code=0, message="2 of 3 islands finished")]
+
+
+def test_an_island_may_come_late_while_other_launchers_islands_train() -> None:
+    machine = begun()
+    machine.handle(OthersPresent(count=1), 5.0)
+    machine.handle(killed("b"), 10.0)
+    machine.handle(Tick(), 11.0)
+    machine.handle(ChildExited(island="a", code=0), 12.0)
+    assert machine.handle(ChildExited(island="c", code=0), 13.0) == []
+    assert machine.handle(OthersPresent(count=0), 14.0) == [
+        GaveUp(island="b", reason="the job is complete"),
+        Terminate(island="b"),
+    ]
+    assert machine.handle(ChildExited(island="b", code=1), 14.1) == [
+        Finish(code=0, message="2 of 3 islands finished")
+    ]
+
+
 def test_a_job_stopped_elsewhere_ends_without_restarts() -> None:
     machine = begun()
     assert machine.handle(JobStopped(), 10.0) == []
