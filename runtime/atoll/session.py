@@ -76,6 +76,11 @@ def join(settings: Mapping[str, object] | None = None) -> Session:
     return session
 
 
+def is_success(error: BaseException | None) -> bool:
+    """Whether a script that leaves its session by `error` has come to its end."""
+    return error is None or (isinstance(error, SystemExit) and not error.code)
+
+
 class Session:
     """Rank, size, collectives, data and metrics of one island. Thread: the user's, unless said.
 
@@ -322,17 +327,7 @@ class Session:
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Leaves politely and stops everything; idempotent, over within about `timeout_s`."""
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            if self._client.membership().ended is None:
-                self._client.leave(Departure.FINISHED, timeout_s)
-        finally:
-            self._client.close()
-            self.engine.close()
-            if self._metrics is not None:
-                self._metrics.close()
+        self._close(Departure.FINISHED, timeout_s)
 
     def __enter__(self) -> Session:
         return self
@@ -343,9 +338,23 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        # The others need not care, but who looks at the job does: "finished" would be a lie.
+        self._close(Departure.FINISHED if is_success(error) else Departure.CRASHED)
 
     # --- within -----------------------------------------------------------------------------------
+
+    def _close(self, reason: Departure, timeout_s: float = 10.0) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._client.membership().ended is None:
+                self._client.leave(reason, timeout_s)
+        finally:
+            self._client.close()
+            self.engine.close()
+            if self._metrics is not None:
+                self._metrics.close()
 
     def _make_client(self) -> Client:
         if self.settings.coordinator is None:
