@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from atoll import _core
+    from atoll.membership.messages import View
 
 _LATENCY_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
@@ -26,17 +27,18 @@ class IslandMetrics:
     """What one island serves under /metrics."""
 
     def __init__(
-        self, *, job: str, island: str, read_engine: Callable[[], _core.EngineStats]
+        self,
+        *,
+        job: str,
+        island: str,
+        read_engine: Callable[[], _core.EngineStats],
+        read_view: Callable[[], View],
     ) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
         self.registry = CollectorRegistry()
         about = Info("atoll_island", "What this is.", registry=self.registry)
         about.info({"job": job, "island": island})
-        self.epoch = Gauge(
-            "atoll_view_epoch", "Epoch of the installed view.", registry=self.registry
-        )
-        self.members = Gauge("atoll_view_members", "Members of it.", registry=self.registry)
         self.rounds = Counter("atoll_rounds", "Outer rounds committed.", registry=self.registry)
         self.round = Gauge("atoll_round", "The job's rounds so far.", registry=self.registry)
         self.loss = Gauge("atoll_train_loss", "Mean of the last round.", registry=self.registry)
@@ -57,7 +59,7 @@ class IslandMetrics:
             buckets=_LATENCY_BUCKETS_S,
             registry=self.registry,
         )
-        self.registry.register(_EngineCollector(read_engine))
+        self.registry.register(_NowCollector(read_engine, read_view))
         self._server: WSGIServer | None = None
 
     def set_if_known(self, gauge: str, value: float) -> None:
@@ -86,9 +88,14 @@ class IslandMetrics:
             self._server = None
 
 
-class _EngineCollector:
-    def __init__(self, read_engine: Callable[[], _core.EngineStats]) -> None:
+class _NowCollector:
+    """What is read at the moment of a scrape: the view, the engine's counters."""
+
+    def __init__(
+        self, read_engine: Callable[[], _core.EngineStats], read_view: Callable[[], View]
+    ) -> None:
         self._read_engine = read_engine
+        self._read_view = read_view
 
     def describe(self) -> Iterator[Metric]:
         return iter(())
@@ -96,6 +103,9 @@ class _EngineCollector:
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+        view = self._read_view()
+        yield GaugeMetricFamily("atoll_view_epoch", "Of the installed view.", value=view.epoch)
+        yield GaugeMetricFamily("atoll_view_members", "Members of it.", value=len(view.members))
         stats = self._read_engine()
         sent = CounterMetricFamily(
             "atoll_link_bytes", "At the socket.", labels=["peer", "direction"]

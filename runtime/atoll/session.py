@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from atoll import errors
+from atoll.client import make_client
 from atoll.config import SessionSettings, session_settings
 from atoll.data.batches import Dataset, RoundMethod
 from atoll.data.journal import Entry, line_of
@@ -26,25 +27,9 @@ if TYPE_CHECKING:
     import torch
 
     from atoll import _core
-    from atoll.control.membership import Membership
     from atoll.membership.messages import PeerId, View
 
 logger = logging.getLogger(__name__)
-
-
-class Client(Protocol):
-    """What a session needs of the control plane: ControlClient, or AloneClient."""
-
-    @property
-    def engine(self) -> _core.Engine: ...
-    def start(self) -> None: ...
-    def ready(self) -> None: ...
-    def holding(self, epoch: int | None = None) -> None: ...
-    def report(self, report: Report) -> None: ...
-    def leave(self, reason: Departure, timeout_s: float) -> bool: ...
-    def membership(self) -> Membership: ...
-    def wait(self, predicate: Callable[[Membership], bool], timeout_s: float) -> Membership: ...
-    def close(self) -> None: ...
 
 
 class Method(RoundMethod, SharedState, Protocol):
@@ -96,7 +81,7 @@ class Session:
         self._entered = False
         self._method: Method | None = None
         self._report = Report()
-        self._client = self._make_client()
+        self._client = make_client(settings, self.island, on_op_ended=self._op_ended)
         self._collectives: Collectives | None = None
         self._metrics: IslandMetrics | None = None
 
@@ -123,6 +108,11 @@ class Session:
     def size(self) -> int:
         """Members of the view."""
         return len(self.view.members)
+
+    @property
+    def metrics_port(self) -> int:
+        """Where this island's metrics are served; 0 when they are not."""
+        return self._report.metrics_port
 
     @property
     def engine(self) -> _core.Engine:
@@ -304,9 +294,6 @@ class Session:
             epoch=epoch,
         )
         if self._metrics is not None:
-            membership = self._client.membership()
-            self._metrics.epoch.set(membership.view.epoch)
-            self._metrics.members.set(len(membership.view.members))
             self._metrics.rounds.inc()
             self._metrics.round.set(round_)
             self._metrics.set_if_known("loss", loss)
@@ -356,41 +343,6 @@ class Session:
             if self._metrics is not None:
                 self._metrics.close()
 
-    def _make_client(self) -> Client:
-        if self.settings.coordinator is None:
-            from atoll.alone import AloneClient
-
-            return AloneClient(
-                island=self.island, engine_factory=self._make_engine, on_op_ended=self._op_ended
-            )
-        from atoll import __version__
-        from atoll.control.client import ControlClient
-
-        return ControlClient(
-            coordinator=self.settings.coordinator,
-            job=self.settings.job,
-            island=self.island,
-            engine_factory=self._make_engine,
-            advertise_host=self.settings.advertise_host,
-            connect_timeout_s=self.settings.connect_timeout_s,
-            on_op_ended=self._op_ended,
-            software_version=__version__,
-        )
-
-    def _make_engine(self, peer: PeerId, secret: bytes) -> _core.Engine:
-        from atoll import _core
-
-        try:
-            return _core.Engine(
-                peer=peer,
-                secret=secret,
-                bind_host=self.settings.bind_host,
-                connections=self.settings.connections,
-                silence_s=self.settings.silence_s,
-            )
-        except _core.CoreError as error:
-            raise errors.CannotJoin(f"cannot listen: {error}") from None
-
     def _start(self) -> None:
         self._client.start()
         self._collectives = Collectives(
@@ -401,7 +353,10 @@ class Session:
         )
         if self.settings.metrics_port >= 0:
             self._metrics = IslandMetrics(
-                job=self.settings.job, island=self.island, read_engine=self.engine.stats
+                job=self.settings.job,
+                island=self.island,
+                read_engine=self.engine.stats,
+                read_view=lambda: self.view,
             )
             try:
                 port = self._metrics.serve(self.settings.metrics_port, self.settings.bind_host)
