@@ -23,6 +23,7 @@ POLL_S = 0.5
 CALL_TIMEOUT_S = 3.0
 RETRY_S = 1.0
 HISTORY_PAUSE_S = 0.25
+HISTORY_S = 1.5
 # Events come in groups, and their status is the same: one question for all of them.
 FRESH_S = 0.02
 # The coordinator is often on this machine: no http_proxy of the environment may get between.
@@ -137,7 +138,8 @@ class History:
 async def fetch_history(address: str) -> History:
     """Return the islands that ever joined and the number of the last event.
 
-    The stream of events has no end; what was kept comes at once, so a pause ends it.
+    The stream of events has no end; what was kept comes at once, so a pause ends it, or the time:
+    where rounds are short there is no pause.
     """
     names: set[str] = set()
     number = 0
@@ -145,11 +147,14 @@ async def fetch_history(address: str) -> History:
         stub = control_pb2_grpc.CoordinatorStub(channel)
         stream = aiter(stub.Watch(pb.WatchRequest(after=0)))
         with contextlib.suppress(grpc.aio.AioRpcError, StopAsyncIteration, TimeoutError):
-            while True:
-                event = await asyncio.wait_for(anext(stream), HISTORY_PAUSE_S)
-                number = event.number
-                if event.kind == Kind.JOINED:
-                    names.add(event.island)
+            async with asyncio.timeout(HISTORY_S):
+                pause_s = HISTORY_S  # the first may be slow to come
+                while True:
+                    event = await asyncio.wait_for(anext(stream), pause_s)
+                    pause_s = HISTORY_PAUSE_S
+                    number = event.number
+                    if event.kind == Kind.JOINED:
+                        names.add(event.island)
     return History(joined=frozenset(names), last_number=number)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +14,7 @@ from conftest import Launch
 from fake_coordinator import FakeCoordinator
 
 from atoll.pb import control_pb2 as pb
-from atoll_launcher.observer import departure_name, job_event
+from atoll_launcher.observer import departure_name, fetch_history, job_event
 
 
 def peer(number: int, **report: Any) -> pb.PeerStatus:
@@ -119,3 +121,26 @@ def test_a_launcher_that_joins_tells_the_present_and_not_the_past(
     launcher.process.send_signal(signal.SIGTERM)
     launcher.end()
     assert not [e for e in launcher.events if e["kind"] == "joined"]
+
+
+def test_the_history_ends_also_where_rounds_leave_no_pause() -> None:
+    coordinator = FakeCoordinator()
+    is_over = threading.Event()
+
+    def train() -> None:
+        number = 0
+        while not is_over.wait(0.02):
+            number += 1
+            coordinator.say(kind="round", round=number)
+
+    coordinator.say(kind="joined", island="island-7")
+    training = threading.Thread(target=train)
+    training.start()
+    try:
+        history = asyncio.run(asyncio.wait_for(fetch_history(coordinator.address), 10))
+    finally:
+        is_over.set()
+        training.join()
+        coordinator.close()
+    assert history.joined == {"island-7"}
+    assert history.last_number > 1
