@@ -254,7 +254,9 @@ class Supervisor:
             island.state = State.FINISHED
             self._job_complete |= island.has_joined
             return self._drop_waiting() if self._job_complete else []
-        given_up = State.LOST if event.signal or island.is_dismissed else State.FAILED
+        came_late = self._job_complete and not island.has_joined
+        lost = event.signal or island.is_dismissed or came_late
+        given_up = State.LOST if lost else State.FAILED
         if island.is_dismissed or self._verdict is not None or self._job_stopped:
             island.state = given_up
             return []

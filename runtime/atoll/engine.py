@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from atoll import _core
 
+MAX_CHANNELS = 4096
+"""As in csrc/atoll/base/limits.h."""
+
 _SLICE_S = 0.1
 """A wait returns to the interpreter this often, so that Ctrl-C and an expulsion are noticed."""
 
@@ -125,12 +128,16 @@ class Collectives:
         self._observe = observe
         self._lock = threading.Lock()
         self._alive: dict[int, tuple[Any, ...]] = {}
+        # An op's event and the taking of its outcome come in any order, the event even before
+        # `_start` has seen its number: what came first leaves a note for the other.
         self._ended_early: set[int] = set()
+        self._finished: set[int] = set()
 
     def all_reduce(
         self, source: torch.Tensor, target: torch.Tensor, *, channel: int, plan: str
     ) -> Handle:
         """Sum of all members' `source` in every member's `target`."""
+        check_channel(channel)
         count = _pair(source, target)
         op = self._start(
             "all_reduce",
@@ -150,6 +157,7 @@ class Collectives:
         self, source: torch.Tensor, target: torch.Tensor, *, root: bytes, channel: int
     ) -> Handle:
         """The root's `source` in every member's `target`."""
+        check_channel(channel)
         count = _pair(source, target)
         op = self._start(
             "broadcast",
@@ -167,6 +175,7 @@ class Collectives:
 
     def barrier(self, *, channel: int) -> Handle:
         """Over when every member has reached it."""
+        check_channel(channel)
         op = self._start(
             "barrier",
             lambda: self.engine.barrier(channel, timeout_ns=self._op_timeout_ns),
@@ -185,6 +194,7 @@ class Collectives:
         timeout_s: float,
     ) -> Handle:
         """Swaps `source` with the partner's, best effort: PeerLost when it is gone or late."""
+        check_channel(channel)
         count = _pair(source, target)
         op = self._start(
             "exchange",
@@ -230,14 +240,17 @@ class Collectives:
     def ended(self, op: int) -> None:
         """The engine has let go of the op's buffers (its OpEnded event)."""
         with self._lock:
-            if self._alive.pop(op, None) is None:
+            if op in self._finished:
+                self._finished.discard(op)
+            elif self._alive.pop(op, None) is None:
                 self._ended_early.add(op)
 
     def finish(self, op: int) -> None:
         """The outcome was taken: the engine may forget the op."""
         self.engine.release(op)
         with self._lock:
-            self._alive.pop(op, None)
+            if self._alive.pop(op, None) is not None:
+                self._finished.add(op)
 
     def _start(self, kind: str, submit: Callable[[], int], buffers: tuple[Any, ...]) -> int:
         from atoll import _core
@@ -261,10 +274,18 @@ class Collectives:
         return Handle(self, op, what, on_end)
 
 
+def check_channel(channel: int) -> None:
+    """Raises MisuseError unless it is a channel's number."""
+    if not isinstance(channel, int) or not 0 <= channel < MAX_CHANNELS:
+        raise errors.MisuseError(f"channel {channel!r} is not in [0, {MAX_CHANNELS})")
+
+
 def check_tensor(name: str, tensor: torch.Tensor) -> None:
-    """Raises TensorError unless the tensor is fp32, dense, contiguous and on the CPU."""
+    """Raises TensorError unless it is a tensor, fp32, dense, contiguous and on the CPU."""
     import torch
 
+    if not isinstance(tensor, torch.Tensor):
+        raise errors.TensorError(f"{name} is a {type(tensor).__name__}, not a torch tensor")
     if tensor.dtype != torch.float32:
         raise errors.TensorError(
             f"{name} is {str(tensor.dtype).removeprefix('torch.')}; only float32 is supported, "

@@ -79,6 +79,7 @@ class Snapshot:
     issued: tuple[Issued, ...]  # from the last view that all members have installed
     holders: frozenset[PeerId]
     state_epoch: int  # the view in which the shared state began
+    complete: bool  # the last members finished
     peers: tuple[PeerInfo, ...]
 
 

@@ -13,7 +13,7 @@ from atoll.membership.messages import (
     Register,
     Welcome,
 )
-from atoll.membership.state import Peer, Phase, State
+from atoll.membership.state import COMPLETE, Peer, Phase, State
 from atoll.membership.view_change import install_message, on_installed
 
 
@@ -99,6 +99,8 @@ def _refusal(state: State, message: Register, known: Peer | None) -> str:
         return _refusal_of_known(state, message, known)
     if message.installed_epoch:
         return ""
+    if state.complete:
+        return COMPLETE
     return _refusal_of_island(state, message.island, message.peer)
 
 

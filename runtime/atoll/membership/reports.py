@@ -24,6 +24,7 @@ class Reports:
     def add(self, state: State, peer: Peer, report: Report) -> None:
         """Takes note of a report and tells when a round is over or members differ."""
         peer.report = report
+        state.trained |= report.round > 0
         newest_known = max(self._rounds, default=0)
         if not state.is_member(peer.id) or not report.round:
             return

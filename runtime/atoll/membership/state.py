@@ -26,11 +26,13 @@ from atoll.membership.messages import (
     PeerInfo,
     Peers,
     Report,
+    StopNotice,
     View,
 )
 from atoll.membership.starts import Issued
 
 KEPT_EVENTS = 10_000
+COMPLETE = "the job is complete; start a new one to train more"
 KEPT_DEPARTURES = 1_000
 """So that a peer which comes back late is told what happened to it."""
 
@@ -109,6 +111,8 @@ class State:
         self.form_changed_s = 0.0
         self.form_seen: frozenset[PeerId] = frozenset()
         self.stopping = ""
+        self.trained = False  # some round has committed
+        self.complete = False  # the last members finished: there is nothing left to join
         self.dirty = False
         self.peers_changed = False
         self.actions: list[CoordinatorAction] = []
@@ -122,6 +126,7 @@ class State:
         self.issued = list(snapshot.issued)
         self.holders = snapshot.holders
         self.state_epoch = snapshot.state_epoch
+        self.complete = snapshot.complete
         # Somebody may be frozen by a fence that nobody remembers: begin the change again.
         self.broken = snapshot.pending
         for info in snapshot.peers:
@@ -138,6 +143,7 @@ class State:
             issued=tuple(self.issued),
             holders=self.holders,
             state_epoch=self.state_epoch,
+            complete=self.complete,
             peers=tuple(peer.info for peer in self.peers.values()),
         )
 
@@ -249,6 +255,19 @@ class State:
         self.dirty = self.peers_changed = True
         text = f"{peer.info.island} left ({reason.value}): {message}"
         self.tell("left", text, peer=peer.info, departure=reason)
+        if reason is Departure.FINISHED and self.trained and not self.stopping:
+            self._complete_if_all_left()
+
+    def _complete_if_all_left(self) -> None:
+        """The last member has finished a job that trained: whoever still waits would begin anew."""
+        if self.complete or self.members() or self.outgoing():
+            return
+        self.complete = True
+        for peer in list(self.peers.values()):
+            if peer.stream is not None:
+                self.close(peer.stream, StopNotice(message=COMPLETE))
+                peer.stream = None
+            self.depart(peer, Departure.STOPPED, COMPLETE)
 
     def lose(self, peer: Peer, reason: Departure, message: str) -> None:
         """A peer is lost against its will: members go on without it by an abort."""

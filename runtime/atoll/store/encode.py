@@ -23,6 +23,7 @@ def to_json(snapshot: Snapshot) -> str:
             "issued": [_issued(entry) for entry in snapshot.issued],
             "holders": sorted(peer.hex() for peer in snapshot.holders),
             "state_epoch": snapshot.state_epoch,
+            "complete": snapshot.complete,
             "peers": [_info(info) for info in snapshot.peers],
         }
     )
@@ -43,6 +44,7 @@ def from_json(text: str) -> Snapshot:
         issued=issued,
         holders=frozenset(bytes.fromhex(peer) for peer in data["holders"]),
         state_epoch=int(data["state_epoch"]),
+        complete=bool(data["complete"]),
         peers=tuple(_info_back(info) for info in data["peers"]),
     )
 

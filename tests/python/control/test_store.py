@@ -30,6 +30,7 @@ SNAPSHOT = Snapshot(
     ),
     holders=frozenset({PALM.id}),
     state_epoch=1,
+    complete=True,
     peers=(PALM,),
 )
 

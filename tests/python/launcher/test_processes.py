@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import termios
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -162,7 +163,10 @@ def test_an_island_that_does_not_obey_is_killed_with_its_children(
 ) -> None:
     launcher = launch("run", "--join", coordinator.address, "--islands=2", script(STUBBORN))
     read_until(launcher.process.stdout, "ready", times=2)
-    assert len(processes_with("ATOLL_LOG_DIR", str(launcher.log_dir))) == 4
+    # Each has a child, whose environment cannot be read in the moment of its exec.
+    deadline = time.monotonic() + 10
+    while len(processes_with("ATOLL_LOG_DIR", str(launcher.log_dir))) < 4:
+        assert time.monotonic() < deadline, "an island's child never appeared"
     launcher.process.send_signal(signal.SIGINT)
     asked = launcher.wait_for("note")["time"]
     killed = launcher.wait_for("exited", signal=signal.SIGKILL)["time"]

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 from bench import Bench, peer_id
 
-from atoll.membership.messages import Departure, Ready, Refused, Welcome
+from atoll.membership.messages import (
+    Departure,
+    Installed,
+    Leave,
+    Ready,
+    Refused,
+    Report,
+    StopNotice,
+    Welcome,
+)
 
 
 @pytest.mark.parametrize(
@@ -70,3 +79,36 @@ def test_registering_twice_is_a_breach_of_protocol() -> None:
     bench.register("a")
     bench.register("a")
     assert bench.told[-1].departure is Departure.PROTOCOL
+
+
+def finish_all(bench: Bench, names: str) -> None:
+    for name in names:
+        bench.say(name, Leave(reason=Departure.FINISHED))
+    for name in names:
+        bench.fenced(name, 1)
+    for name in names:
+        bench.say(name, Installed(epoch=2))
+
+
+def test_a_complete_job_takes_nobody_in_who_would_begin_it_anew() -> None:
+    bench = Bench()
+    bench.form("ab")
+    bench.say("a", Report(round=3))
+    bench.register("late")
+    finish_all(bench, "ab")
+    assert isinstance(bench.last("late"), StopNotice)
+    assert bench.streams["late"] in bench.closed
+    again = Bench(snapshot=bench.saved)
+    for job in (bench, again):
+        job.register("new")
+        refused = job.last("new")
+        assert isinstance(refused, Refused)
+        assert "the job is complete" in refused.message
+
+
+def test_a_job_that_has_not_trained_is_not_complete() -> None:
+    bench = Bench()
+    bench.form("ab")
+    finish_all(bench, "ab")
+    bench.register("new")
+    assert isinstance(bench.last("new"), Welcome)
