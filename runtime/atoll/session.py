@@ -16,7 +16,7 @@ from atoll.config import SessionSettings, session_settings
 from atoll.data.batches import Dataset, RoundMethod
 from atoll.data.journal import Entry, line_of
 from atoll.data.ledger import Share
-from atoll.engine import Collectives, Handle
+from atoll.engine import Collectives, Handle, check_tensor
 from atoll.membership.messages import Departure, Report
 from atoll.metrics import IslandMetrics
 from atoll.state.sync import SharedState, attach
@@ -147,6 +147,7 @@ class Session:
         the op commits. plan: auto, ring or direct. Ops of one channel run in order. Raises
         TensorError for a tensor that is not fp32, contiguous and on the CPU, and MisuseError.
         """
+        check_tensor("source", source)
         out = source.new_empty(source.shape) if target is None else target
         handle = self._ops().all_reduce(source, out, channel=channel, plan=plan)
         handle.target = out
@@ -154,6 +155,7 @@ class Session:
 
     def broadcast(self, tensor: torch.Tensor, *, root: int, channel: int = 0) -> Handle:
         """Starts sending rank `root`'s tensor to all; `handle.target` receives it."""
+        check_tensor("tensor", tensor)
         ops = self._ops()
         ids = self.view.ids
         if not 0 <= root < len(ids):
@@ -181,6 +183,7 @@ class Session:
         `handle.target` receives the partner's. Waiting raises PeerLost or DeadlineExceeded when the
         partner is gone or late.
         """
+        check_tensor("source", source)
         out = source.new_empty(source.shape)
         handle = self._ops().exchange(
             source, out, partner=partner, tag=tag, channel=channel, timeout_s=timeout_s
@@ -192,12 +195,13 @@ class Session:
 
     def attach(self, method: Method) -> None:
         """Called by a method: makes this session a member that holds the method's state."""
+        ops = self._raw_ops()
         if self._method is not None:
             raise errors.MisuseError(
                 "this session already has a method; join once more for another"
             )
         self.report(phase="syncing")
-        attach(self._client, self._raw_ops(), method, timeout_s=self.settings.form_timeout_s)
+        attach(self._client, ops, method, timeout_s=self.settings.form_timeout_s)
         self._entered = True
         self._method = method
         self.progress.began_s = time.monotonic()

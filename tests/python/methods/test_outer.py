@@ -131,6 +131,10 @@ def test_what_collectives_refuse() -> None:
             session.all_reduce(torch.arange(4))
         with pytest.raises(atoll.errors.TensorError, match=r"not contiguous; pass source\.contig"):
             session.all_reduce(torch.zeros(4, 4).t())
+        with pytest.raises(atoll.errors.TensorError, match="a list, not a torch tensor"):
+            session.all_reduce([1.0])  # type: ignore[arg-type]
+        with pytest.raises(atoll.errors.MisuseError, match=r"channel -1 is not in \[0, 4096\)"):
+            session.all_reduce(torch.zeros(4), channel=-1)
         with pytest.raises(atoll.errors.TensorError, match="4 elements and target 5"):
             session.all_reduce(torch.zeros(4), torch.zeros(5))
     with pytest.raises(atoll.errors.SessionClosed):
