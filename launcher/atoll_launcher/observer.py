@@ -147,14 +147,16 @@ async def fetch_history(address: str) -> History:
         stub = control_pb2_grpc.CoordinatorStub(channel)
         stream = aiter(stub.Watch(pb.WatchRequest(after=0)))
         with contextlib.suppress(grpc.aio.AioRpcError, StopAsyncIteration, TimeoutError):
-            async with asyncio.timeout(HISTORY_S):
-                pause_s = HISTORY_S  # the first may be slow to come
-                while True:
-                    event = await asyncio.wait_for(anext(stream), pause_s)
-                    pause_s = HISTORY_PAUSE_S
-                    number = event.number
-                    if event.kind == Kind.JOINED:
-                        names.add(event.island)
+            # One time-out inside another would not do: wait_for may swallow the outer one's
+            # cancellation when an event comes in the same moment.
+            end = time.monotonic() + HISTORY_S
+            pause_s = HISTORY_S  # the first may be slow to come
+            while (left_s := end - time.monotonic()) > 0:
+                event = await asyncio.wait_for(anext(stream), min(pause_s, left_s))
+                pause_s = HISTORY_PAUSE_S
+                number = event.number
+                if event.kind == Kind.JOINED:
+                    names.add(event.island)
     return History(joined=frozenset(names), last_number=number)
 
 
