@@ -241,11 +241,13 @@ class CoordinatorServer:
             elif tasks[2] in done:
                 logger.warning("a peer took nothing for too long; its stream is ended")
         finally:
+            # Before anything is awaited: gRPC may cancel this call right here, and a loss that the
+            # machine never hears of makes it believe a dead peer rather than a living one.
+            self._streams.pop(stream.number, None)
+            self._drive(StreamLost(stream=stream.number))
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._streams.pop(stream.number, None)
-            self._drive(StreamLost(stream=stream.number))
         if problem is not None:
             self.metrics.malformed.inc()
             logger.warning("stream %d: %s", stream.number, problem)
