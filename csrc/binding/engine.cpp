@@ -1,79 +1,13 @@
-// atoll._core.Engine.
+// atoll._core.Engine: its life, membership, events and shared state. ops.cpp has its ops.
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <mutex>
 #include <utility>
 #include <vector>
 
-#include "binding/convert.h"
+#include "binding/py_engine.h"
 
 namespace reef::binding {
-
-namespace {
-
-// Python objects that the reactor has let go of. The reactor must not take the interpreter lock, so
-// it only puts them here; a thread that holds the lock drops them.
-class Attic {
- public:
-  void put(PyObject* object) {
-    const std::lock_guard lock(mutex_);
-    objects_.push_back(object);
-  }
-  void clear() {  // with the interpreter lock held
-    std::vector<PyObject*> objects;
-    {
-      const std::lock_guard lock(mutex_);
-      objects.swap(objects_);
-    }
-    for (PyObject* object : objects) {
-      Py_DECREF(object);
-    }
-  }
-
- private:
-  std::mutex mutex_;
-  std::vector<PyObject*> objects_;
-};
-
-class PyEngine {
- public:
-  explicit PyEngine(const EngineOptions& options) {
-    const py::gil_scoped_release unlocked;
-    engine_ = take_or_throw(Engine::create(options));
-  }
-  ~PyEngine() {
-    {
-      const py::gil_scoped_release unlocked;
-      engine_.reset();
-    }
-    attic_->clear();
-  }
-  PyEngine(const PyEngine&) = delete;
-  PyEngine& operator=(const PyEngine&) = delete;
-
-  Engine& engine() { return *engine_; }
-
-  std::optional<Outcome> wait(OpId op, Nanos timeout);
-  void publish(std::uint64_t revision, const std::vector<std::pair<std::uintptr_t, std::uint64_t>>&
-                                           buffers, py::object keep_alive);
-  std::vector<Event> take_events() {
-    std::vector<Event> events = engine_->take_events();
-    attic_->clear();
-    return events;
-  }
-  void close() {
-    {
-      const py::gil_scoped_release unlocked;
-      engine_->close();
-    }
-    attic_->clear();
-  }
-
- private:
-  std::unique_ptr<Engine> engine_;
-  std::shared_ptr<Attic> attic_ = std::make_shared<Attic>();
-};
 
 // In slices, so that Ctrl-C is heard.
 std::optional<Outcome> PyEngine::wait(OpId op, Nanos timeout) {
@@ -115,27 +49,16 @@ void PyEngine::publish(std::uint64_t revision,
   attic_->clear();
 }
 
-OpId submit(PyEngine& self, const OpRequest& request) {
-  return take_or_throw(self.engine().submit(request));
-}
-
-OpRequest request_of(OpKind kind, Channel channel, std::uintptr_t source, std::uintptr_t target,
-                     std::uint64_t count, Nanos timeout) {
-  OpRequest request;
-  request.kind = kind;
-  request.channel = channel;
-  request.count = count;
-  const bool no_source = kind == OpKind::broadcast && source == 0;  // only the root's is read
-  request.in = no_source ? std::span<std::byte>{} : vector_memory(source, count);
-  request.out = vector_memory(target, count);
-  request.deadline = to_deadline(timeout);
-  return request;
-}
+namespace {
 
 std::unique_ptr<PyEngine> create(const py::bytes& peer, const py::bytes& secret,
                                  const std::string& bind_host, std::uint16_t bind_port,
                                  std::uint32_t connections, double heartbeat, double silence,
-                                 double dial_timeout) {
+                                 double dial_timeout, bool shared_memory, double handshake_timeout,
+                                 double repair_grace, double keepalive, bool checksums,
+                                 const std::string& tls_certificate, const std::string& tls_key,
+                                 const std::string& tls_authorities,
+                                 const std::string& congestion) {
   EngineOptions options;
   options.self = to_peer(peer);
   options.secret = to_secret(secret);
@@ -145,20 +68,64 @@ std::unique_ptr<PyEngine> create(const py::bytes& peer, const py::bytes& secret,
   options.heartbeat = to_nanos(heartbeat, "heartbeat_s");
   options.silence = to_nanos(silence, "silence_s");
   options.dial_timeout = to_nanos(dial_timeout, "dial_timeout_s");
+  options.shared_memory = shared_memory;
+  options.handshake_timeout = to_nanos(handshake_timeout, "handshake_timeout_s");
+  options.repair_grace = to_nanos(repair_grace, "repair_grace_s");
+  options.keepalive = keepalive == 0 ? 0 : to_nanos(keepalive, "keepalive_s");
+  options.checksums = checksums;
+  options.congestion = congestion;
+  options.tls = {tls_certificate, tls_key, tls_authorities};
   return std::make_unique<PyEngine>(options);
 }
 
-using PyClass = py::class_<PyEngine>;
+using PyEndpoints = std::vector<std::pair<std::string, std::uint16_t>>;
+
+Endpoints to_endpoints(const PyEndpoints& pairs) {
+  Endpoints endpoints;
+  for (const auto& [host, port] : pairs) {
+    endpoints.push_back({host, port});
+  }
+  return endpoints;
+}
 
 void define_membership(PyClass& engine) {
   engine
       .def("expect",
-           [](PyEngine& self, const py::bytes& peer) { self.engine().expect(to_peer(peer)); },
-           py::arg("peer"))
+           [](PyEngine& self, const py::bytes& peer, const PyEndpoints& endpoints,
+              const Names& names) {
+             self.engine().expect(to_peer(peer), to_endpoints(endpoints), names);
+           },
+           py::arg("peer"), py::arg("endpoints") = PyEndpoints{}, py::kw_only(),
+           py::arg("names") = Names{})
       .def("dial",
            [](PyEngine& self, const py::bytes& peer, const std::string& host,
               std::uint16_t port) { self.engine().dial(to_peer(peer), host, port); },
            py::arg("peer"), py::arg("host"), py::arg("port"))
+      .def("dial",
+           [](PyEngine& self, const py::bytes& peer, const PyEndpoints& endpoints,
+              const Names& names) {
+             self.engine().dial(to_peer(peer), to_endpoints(endpoints), names);
+           },
+           py::arg("peer"), py::arg("endpoints"), py::kw_only(), py::arg("names") = Names{})
+      .def("dial",
+           [](PyEngine& self, const py::bytes& peer, const PyEndpoints& endpoints,
+              const py::bytes& relay, const py::bytes& ticket, const Names& names) {
+             self.engine().dial(to_peer(peer), to_endpoints(endpoints), to_peer(relay),
+                                to_ticket(ticket), names);
+           },
+           py::arg("peer"), py::arg("endpoints"), py::arg("relay"), py::arg("ticket"),
+           py::kw_only(), py::arg("names") = Names{})
+      .def("carry",
+           [](PyEngine& self, const py::bytes& one, const py::bytes& other,
+              const py::bytes& ticket) {
+             self.engine().carry(to_peer(one), to_peer(other), to_ticket(ticket));
+           },
+           py::arg("one"), py::arg("other"), py::arg("ticket"))
+      .def("uncarry",
+           [](PyEngine& self, const py::bytes& one, const py::bytes& other) {
+             self.engine().uncarry(to_peer(one), to_peer(other));
+           },
+           py::arg("one"), py::arg("other"))
       .def("drop",
            [](PyEngine& self, const py::bytes& peer) { self.engine().drop(to_peer(peer)); },
            py::arg("peer"))
@@ -169,58 +136,30 @@ void define_membership(PyClass& engine) {
            py::arg("attempt"), py::arg("kind"))
       .def("install",
            [](PyEngine& self, Epoch epoch, const std::vector<py::bytes>& members,
-              const std::map<Channel, Sequence>& starts, const std::string& kind) {
+              const std::map<Channel, Sequence>& starts, const std::string& kind,
+              const py::bytes& topology) {
              View view;
              view.epoch = epoch;
              for (const py::bytes& member : members) {
                view.members.push_back(to_peer(member));
              }
+             view.topology = to_topology(topology, view.size());
              self.engine().install(view, starts, to_change(kind));
            },
-           py::arg("epoch"), py::arg("members"), py::arg("starts"), py::arg("kind"));
+           py::arg("epoch"), py::arg("members"), py::arg("starts"), py::arg("kind"),
+           py::kw_only(), py::arg("topology") = py::bytes());
 }
 
-void define_ops(PyClass& engine) {
-  engine
-      .def("all_reduce",
-           [](PyEngine& self, Channel channel, std::uintptr_t source, std::uintptr_t target,
-              std::uint64_t count, const std::string& plan, Nanos timeout) {
-             OpRequest request =
-                 request_of(OpKind::all_reduce, channel, source, target, count, timeout);
-             request.plan = to_plan(plan);
-             return submit(self, request);
-           },
-           py::arg("channel"), py::arg("source"), py::arg("target"), py::arg("count"),
-           py::kw_only(), py::arg("plan") = "auto", py::arg("timeout_ns") = kNever)
-      .def("broadcast",
-           [](PyEngine& self, Channel channel, std::uintptr_t source, std::uintptr_t target,
-              std::uint64_t count, const py::bytes& root, Nanos timeout) {
-             OpRequest request =
-                 request_of(OpKind::broadcast, channel, source, target, count, timeout);
-             request.root = to_peer(root);
-             return submit(self, request);
-           },
-           py::arg("channel"), py::arg("source"), py::arg("target"), py::arg("count"),
-           py::arg("root"), py::kw_only(), py::arg("timeout_ns") = kNever)
-      .def("barrier",
-           [](PyEngine& self, Channel channel, Nanos timeout) {
-             return submit(self, request_of(OpKind::barrier, channel, 0, 0, 0, timeout));
-           },
-           py::arg("channel"), py::kw_only(), py::arg("timeout_ns") = kNever)
-      .def("exchange",
-           [](PyEngine& self, Channel channel, std::uintptr_t source, std::uintptr_t target,
-              std::uint64_t count, const py::bytes& partner, Sequence tag, Nanos timeout) {
-             OpRequest request =
-                 request_of(OpKind::exchange, channel, source, target, count, timeout);
-             request.partner = to_peer(partner);
-             request.tag = tag;
-             return submit(self, request);
-           },
-           py::arg("channel"), py::arg("source"), py::arg("target"), py::arg("count"),
-           py::arg("partner"), py::arg("tag"), py::kw_only(), py::arg("timeout_ns") = kNever)
-      .def("abort", [](PyEngine& self, OpId op) { self.engine().abort(op); }, py::arg("op"))
-      .def("wait", &PyEngine::wait, py::arg("op"), py::arg("timeout_ns"))
-      .def("release", [](PyEngine& self, OpId op) { self.engine().release(op); }, py::arg("op"));
+void define_probe(PyClass& engine) {
+  engine.def("probe",
+             [](PyEngine& self, const py::bytes& peer, double duration, double timeout) {
+               Engine::ProbeOptions options;
+               options.duration = to_nanos(duration, "duration_s");
+               options.timeout = to_nanos(timeout, "timeout_s");
+               return take_or_throw(self.engine().probe(to_peer(peer), options));
+             },
+             py::arg("peer"), py::kw_only(), py::arg("duration_s") = 0.1,
+             py::arg("timeout_s") = 5.0);
 }
 
 void define_state(PyClass& engine) {
@@ -248,7 +187,11 @@ void define_engine(py::module_& module) {
       .def(py::init(&create), py::kw_only(), py::arg("peer"), py::arg("secret"),
            py::arg("bind_host") = "127.0.0.1", py::arg("bind_port") = 0,
            py::arg("connections") = 2, py::arg("heartbeat_s") = 0.5, py::arg("silence_s") = 5.0,
-           py::arg("dial_timeout_s") = 10.0)
+           py::arg("dial_timeout_s") = 10.0, py::arg("shared_memory") = true,
+           py::arg("handshake_timeout_s") = 5.0, py::arg("repair_grace_s") = 1.0,
+           py::arg("keepalive_s") = 15.0, py::arg("checksums") = false,
+           py::arg("tls_certificate") = "", py::arg("tls_key") = "",
+           py::arg("tls_authorities") = "", py::arg("congestion") = "")
       .def_property_readonly("port", [](PyEngine& self) { return self.engine().port(); })
       .def_property_readonly("event_fd", [](PyEngine& self) { return self.engine().event_fd(); })
       .def("take_events", &PyEngine::take_events)
@@ -260,6 +203,7 @@ void define_engine(py::module_& module) {
       .def("close", &PyEngine::close);
   define_membership(engine);
   define_ops(engine);
+  define_probe(engine);
   define_state(engine);
 }
 

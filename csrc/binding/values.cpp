@@ -48,6 +48,15 @@ void define_events(py::module_& module) {
         return "LinkDown(peer=" + event.peer.shorthand() +
                ", reason=" + link_end_name(event.reason) + ", message=" + event.message + ")";
       });
+  const auto refused = py::class_<Refused>(module, "Refused", py::is_final())
+      .def_readonly("message", &Refused::message)
+      .def("__repr__",
+           [](const Refused& event) { return "Refused(message=" + event.message + ")"; });
+  const auto not_local = py::class_<NotLocal>(module, "NotLocal", py::is_final())
+      .def_property_readonly("peer", [](const NotLocal& event) { return from_peer(event.peer); })
+      .def_readonly("message", &NotLocal::message)
+      .def("__repr__",
+           [](const NotLocal& event) { return "NotLocal(message=" + event.message + ")"; });
   const auto fenced = py::class_<Fenced>(module, "Fenced", py::is_final())
       .def_readonly("attempt", &Fenced::attempt)
       .def_readonly("epoch", &Fenced::epoch)
@@ -64,11 +73,21 @@ void define_events(py::module_& module) {
         return "Installed(epoch=" + std::to_string(event.epoch) +
                ", member=" + (event.member ? "True" : "False") + ")";
       });
+  const auto offered = py::class_<Offered>(module, "Offered", py::is_final())
+      .def_property_readonly("peer", [](const Offered& event) { return from_peer(event.peer); })
+      .def_readonly("channel", &Offered::channel)
+      .def_readonly("tag", &Offered::tag)
+      .def("__repr__", [](const Offered& event) {
+        return "Offered(peer=" + event.peer.shorthand() +
+               ", channel=" + std::to_string(event.channel) +
+               ", tag=" + std::to_string(event.tag) + ")";
+      });
   const auto op_ended = py::class_<OpEnded>(module, "OpEnded", py::is_final())
       .def_readonly("op", &OpEnded::op)
       .def("__repr__",
            [](const OpEnded& event) { return "OpEnded(op=" + std::to_string(event.op) + ")"; });
-  module.attr("Event") = link_up | link_down | fenced | installed | op_ended;
+  module.attr("Event") = link_up | link_down | refused | not_local | fenced | installed | offered |
+                         op_ended;
 }
 
 }  // namespace
@@ -96,6 +115,29 @@ void define_values(py::module_& module) {
       .def_readonly("sequence", &Outcome::sequence)
       .def_readonly("revision", &Outcome::revision)
       .def_readonly("elapsed_ns", &Outcome::elapsed)
+      .def_readonly("bytes_per_s", &Outcome::bytes_per_s)
+      .def_readonly("round_trip_ns", &Outcome::round_trip)
+      .def_property_readonly("plan",
+                             [](const Outcome& outcome) {
+                               const Plan plan = outcome.summary.plan;
+                               return plan == Plan::none ? "" : plan_name(plan);
+                             })
+      .def_property_readonly("chunk_bytes",
+                             [](const Outcome& outcome) { return outcome.summary.chunk_bytes; })
+      .def_property_readonly("members",
+                             [](const Outcome& outcome) { return outcome.summary.members; })
+      .def_property_readonly("contributors",
+                             [](const Outcome& outcome) { return outcome.summary.contributors; })
+      .def_property_readonly("total_weight",
+                             [](const Outcome& outcome) { return outcome.summary.total_weight; })
+      .def_property_readonly("weights",
+                             [](const Outcome& outcome) { return outcome.summary.weights; })
+      .def_property_readonly("notes",
+                             [](const Outcome& outcome) { return outcome.summary.notes; })
+      .def_property_readonly(
+          "non_finite", [](const Outcome& outcome) { return outcome.summary.encoded.non_finite; })
+      .def_property_readonly(
+          "saturated", [](const Outcome& outcome) { return outcome.summary.encoded.saturated; })
       .def("__repr__", [](const Outcome& outcome) {
         return std::string("Outcome(code=") + code_name(outcome.code) +
                ", message=" + outcome.message + ")";
@@ -103,19 +145,44 @@ void define_values(py::module_& module) {
   py::class_<LinkStats>(module, "LinkStats", py::is_final())
       .def_property_readonly("peer", [](const LinkStats& stats) { return from_peer(stats.peer); })
       .def_readonly("up", &LinkStats::up)
+      .def_property_readonly("relay",
+                             [](const LinkStats& stats) {
+                               return stats.relay ? from_peer(*stats.relay) : py::bytes();
+                             })
+      .def_property_readonly(
+          "transport", [](const LinkStats& stats) { return transport_name(stats.transport); })
       .def_readonly("connections", &LinkStats::connections)
+      .def_readonly("expected_bytes_per_s", &LinkStats::expected_bytes_per_s)
+      .def_readonly("delivered_bytes_per_s", &LinkStats::delivered_bytes_per_s)
+      .def_readonly("pace_bytes_per_s", &LinkStats::pace_bytes_per_s)
+      .def_readonly("repairs", &LinkStats::repairs)
+      .def_readonly("damaged_frames", &LinkStats::damaged_frames)
       .def_readonly("sent_bytes", &LinkStats::sent_bytes)
       .def_readonly("received_bytes", &LinkStats::received_bytes)
       .def_readonly("sending_ns", &LinkStats::sending)
-      .def_readonly("receiving_ns", &LinkStats::receiving);
+      .def_readonly("receiving_ns", &LinkStats::receiving)
+      .def_readonly("round_trip_ns", &LinkStats::round_trip)
+      .def_readonly("retransmitted", &LinkStats::retransmitted);
   py::class_<EngineStats> stats(module, "EngineStats", py::is_final());
   stats.def_readonly("links", &EngineStats::links)
       .def_readonly("rejected_bad_hello", &EngineStats::rejected_bad_hello)
       .def_readonly("rejected_garbage", &EngineStats::rejected_garbage)
       .def_readonly("rejected_timeout", &EngineStats::rejected_timeout)
       .def_readonly("rejected_overload", &EngineStats::rejected_overload)
+      .def_readonly("rejected_tls", &EngineStats::rejected_tls)
+      .def_readonly("rejected_name", &EngineStats::rejected_name)
       .def_readonly("protocol_errors", &EngineStats::protocol_errors)
-      .def_readonly("donated_bytes", &EngineStats::donated_bytes);
+      .def_readonly("donated_bytes", &EngineStats::donated_bytes)
+      .def_readonly("shared_memory_failures", &EngineStats::shared_memory_failures);
+  const auto relay = [&stats](const char* name, std::uint64_t RelayTally::*field) {
+    stats.def_property_readonly(name,
+                                [field](const EngineStats& of) { return of.relay.*field; });
+  };
+  relay("relay_pairs", &RelayTally::pairs);
+  relay("relay_connections", &RelayTally::connections);
+  relay("relay_connections_made", &RelayTally::total);
+  relay("relay_bytes", &RelayTally::bytes);
+  relay("relay_refused", &RelayTally::refused);
   const auto tally = [&stats](const char* name, std::uint64_t Core::Tally::*field) {
     stats.def_property_readonly(name,
                                 [field](const EngineStats& of) { return of.core.*field; });
@@ -125,6 +192,13 @@ void define_values(py::module_& module) {
   tally("ops_committed", &Core::Tally::ops_committed);
   tally("ops_failed", &Core::Tally::ops_failed);
   tally("ops_rerun", &Core::Tally::ops_rerun);
+  stats.def_property_readonly("payload_bytes", [](const EngineStats& of) {
+    py::dict bytes;
+    for (std::size_t id = 0; id < kCodecs; ++id) {
+      bytes[codec_name(static_cast<CodecId>(id))] = of.core.payload_bytes[id];
+    }
+    return bytes;
+  });
   define_events(module);
 }
 

@@ -28,7 +28,9 @@ class Child {
     }
     std::vector<std::string> environment = {"CHILD_ROLE=" + role,
                                             "CHILD_NUMBER=" + std::to_string(number),
-                                            "CHILD_DIALS=" + dial};
+                                            "CHILD_DIALS=" + dial,
+                                            std::string("CHILD_SHARED_MEMORY=") +
+                                                (shared_memory_chosen() ? "1" : "0")};
     for (char** entry = environ; *entry != nullptr; ++entry) {
       if (std::string(*entry).rfind("GTEST_", 0) != 0) {
         environment.emplace_back(*entry);

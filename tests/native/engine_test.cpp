@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <tuple>
 #include <vector>
 
 #include "atoll/base/limits.h"
@@ -54,10 +55,16 @@ void expect_all_reduce(Atoll& atoll, std::size_t count, Plan plan) {
   }
 }
 
-class Members : public ::testing::TestWithParam<unsigned> {};
+class Members : public ::testing::TestWithParam<std::tuple<unsigned, bool>> {
+ protected:
+  [[nodiscard]] static unsigned members() { return std::get<0>(GetParam()); }
+
+ private:
+  TransportChoice choice_{std::get<1>(GetParam())};
+};
 
 TEST_P(Members, AllReduceIsTheExactSum) {
-  Atoll atoll(GetParam());
+  Atoll atoll(members());
   for (const std::size_t count : {0u, 1u, 3u, 1'000u, 1'000'000u}) {
     for (const Plan plan : {Plan::none, Plan::ring, Plan::direct}) {
       expect_all_reduce(atoll, count, plan);
@@ -66,7 +73,7 @@ TEST_P(Members, AllReduceIsTheExactSum) {
 }
 
 TEST_P(Members, BroadcastGivesEverybodyTheRootsValues) {
-  Atoll atoll(GetParam());
+  Atoll atoll(members());
   for (const std::size_t count : {0u, 1u, 3u, 1'000u, 1'000'000u}) {
     for (std::size_t root = 0; root < atoll.size(); ++root) {
       const std::vector<float> in = vector_of(root, count);
@@ -90,7 +97,7 @@ TEST_P(Members, BroadcastGivesEverybodyTheRootsValues) {
 }
 
 TEST_P(Members, ABarrierHoldsUntilTheLastHasCome) {
-  Atoll atoll(GetParam());
+  Atoll atoll(members());
   std::vector<OpId> ops;
   for (std::size_t i = 1; i < atoll.size(); ++i) {
     ops.push_back(atoll[i].barrier());
@@ -106,7 +113,7 @@ TEST_P(Members, ABarrierHoldsUntilTheLastHasCome) {
 }
 
 TEST_P(Members, SeveralChannelsRunAtOnce) {
-  Atoll atoll(GetParam());
+  Atoll atoll(members());
   constexpr Channel kChannels = 5;
   constexpr std::size_t kCount = 50'000;
   std::vector<std::vector<float>> in;
@@ -130,7 +137,8 @@ TEST_P(Members, SeveralChannelsRunAtOnce) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(TwoToFive, Members, ::testing::Values(2u, 3u, 4u, 5u));
+INSTANTIATE_TEST_SUITE_P(TwoToFive, Members,
+                         ::testing::Combine(::testing::Values(2u, 3u, 4u, 5u), ::testing::Bool()));
 
 class Stripes : public ::testing::TestWithParam<unsigned> {};
 
@@ -144,6 +152,11 @@ TEST_P(Stripes, CarryTheSameSum) {
 
 INSTANTIATE_TEST_SUITE_P(OneTwoFour, Stripes, ::testing::Values(1u, 2u, 4u));
 
+class EngineOps : public OverEachTransport {};
+INSTANTIATE_TEST_SUITE_P(Over, EngineOps, kEachTransport, transport_of);
+class EngineHandles : public OverEachTransport {};
+INSTANTIATE_TEST_SUITE_P(Over, EngineHandles, kEachTransport, transport_of);
+
 OpRequest exchange_of(const PeerId& partner, Sequence tag, const std::vector<float>& in,
                       std::vector<float>& out) {
   OpRequest request;
@@ -156,7 +169,7 @@ OpRequest exchange_of(const PeerId& partner, Sequence tag, const std::vector<flo
   return request;
 }
 
-TEST(EngineOps, ExchangeSwapsThePartnersVectors) {
+TEST_P(EngineOps, ExchangeSwapsThePartnersVectors) {
   Atoll atoll(3);
   Sequence tag = 0;
   for (const std::size_t count : {0u, 1u, 3u, 1'000u, 1'000'000u}) {
@@ -174,7 +187,7 @@ TEST(EngineOps, ExchangeSwapsThePartnersVectors) {
   }
 }
 
-TEST(EngineOps, ExchangeWithALostPartnerFails) {
+TEST_P(EngineOps, ExchangeWithALostPartnerFails) {
   Atoll atoll(2);
   const std::vector<float> in(10'000, 1);
   std::vector<float> out(10'000);
@@ -183,7 +196,7 @@ TEST(EngineOps, ExchangeWithALostPartnerFails) {
   EXPECT_EQ(atoll[0].code(op), Code::peer_lost);
 }
 
-TEST(EngineOps, MembersThatDisagreeAllHearOfIt) {
+TEST_P(EngineOps, MembersThatDisagreeAllHearOfIt) {
   Atoll atoll(3);
   const std::vector<float> in(100, 1);
   std::vector<std::vector<float>> out(3, std::vector<float>(100));
@@ -197,7 +210,7 @@ TEST(EngineOps, MembersThatDisagreeAllHearOfIt) {
   EXPECT_EQ(atoll[2].code(c), Code::mismatch);
 }
 
-TEST(EngineOps, ADeadlineFailsTheOpEverywhere) {
+TEST_P(EngineOps, ADeadlineFailsTheOpEverywhere) {
   Atoll atoll(2);
   OpRequest request;
   request.kind = OpKind::barrier;
@@ -211,7 +224,7 @@ TEST(EngineOps, ADeadlineFailsTheOpEverywhere) {
   EXPECT_EQ(atoll[1].code(b), Code::deadline);
 }
 
-TEST(EngineOps, AnAbortFailsTheOpEverywhere) {
+TEST_P(EngineOps, AnAbortFailsTheOpEverywhere) {
   Atoll atoll(2);
   const OpId a = atoll[0].barrier();
   atoll[0].engine->abort(a);
@@ -220,15 +233,18 @@ TEST(EngineOps, AnAbortFailsTheOpEverywhere) {
   EXPECT_EQ(atoll[1].code(b), Code::aborted);
 }
 
-TEST(EngineOps, BadRequestsAreRefusedAtOnce) {
+TEST_P(EngineOps, BadRequestsAreRefusedAtOnce) {
   Island island(1);
   std::vector<float> values(10);
   OpRequest request;
   request.kind = OpKind::all_reduce;
   request.count = 10;
   request.in = std::as_bytes(std::span(values));
-  request.out = std::as_writable_bytes(std::span(values));
+  std::vector<float> longer(11);
+  request.in = std::as_bytes(std::span(longer).first(10));
+  request.out = std::as_writable_bytes(std::span(longer).last(10));
   EXPECT_EQ(island.engine->submit(request).error().code, Code::invalid);  // overlap
+  request.in = std::as_bytes(std::span(values));
   request.out = {};
   EXPECT_EQ(island.engine->submit(request).error().code, Code::invalid);
   request.count = UINT64_MAX;
@@ -238,7 +254,7 @@ TEST(EngineOps, BadRequestsAreRefusedAtOnce) {
   EXPECT_EQ(island.engine->submit(request).error().code, Code::invalid);
 }
 
-TEST(EngineOps, AJoinerComesInByADrain) {
+TEST_P(EngineOps, AJoinerComesInByADrain) {
   Atoll atoll(2);
   expect_all_reduce(atoll, 1'000, Plan::none);
   Island joiner(3);
@@ -274,7 +290,7 @@ TEST(EngineOps, AJoinerComesInByADrain) {
 
 // ---- handles, events, closing --------------------------------------------------------------------
 
-TEST(EngineHandles, CloseEndsWhatIsInFlightExactlyOnce) {
+TEST_P(EngineHandles, CloseEndsWhatIsInFlightExactlyOnce) {
   Atoll atoll(2);
   const std::vector<float> in(1'000'000, 1);
   std::vector<std::vector<float>> out(4, std::vector<float>(1'000'000));
@@ -302,7 +318,7 @@ TEST(EngineHandles, CloseEndsWhatIsInFlightExactlyOnce) {
   atoll[0].engine->close();
 }
 
-TEST(EngineHandles, AnUnknownOrReleasedOpIsInvalid) {
+TEST_P(EngineHandles, AnUnknownOrReleasedOpIsInvalid) {
   Island island(1);
   EXPECT_EQ(island.code(12'345), Code::invalid);
   const OpId op = island.barrier();
@@ -313,7 +329,7 @@ TEST(EngineHandles, AnUnknownOrReleasedOpIsInvalid) {
   island.await<OpEnded>([op](const OpEnded& event) { return event.op == op; });
 }
 
-TEST(EngineHandles, TheEventDescriptorIsReadableWhileThereAreEvents) {
+TEST_P(EngineHandles, TheEventDescriptorIsReadableWhileThereAreEvents) {
   Island island(1);
   const auto readable = [&](int milliseconds) {
     pollfd ready{island.engine->event_fd(), POLLIN, 0};
@@ -326,7 +342,7 @@ TEST(EngineHandles, TheEventDescriptorIsReadableWhileThereAreEvents) {
   EXPECT_FALSE(readable(0));
 }
 
-TEST(EngineHandles, StatisticsCountBytesAndTime) {
+TEST_P(EngineHandles, StatisticsCountBytesAndTime) {
   Atoll atoll(2);
   expect_all_reduce(atoll, 1'000'000, Plan::ring);
   const EngineStats stats = atoll[0].engine->stats();
@@ -334,18 +350,24 @@ TEST(EngineHandles, StatisticsCountBytesAndTime) {
   ASSERT_EQ(stats.links.size(), 1u);
   const LinkStats& link = stats.links[0];
   EXPECT_EQ(link.peer, atoll[1].id);
-  EXPECT_EQ(link.connections, 2u);
+  EXPECT_EQ(link.transport, transport());
+  EXPECT_EQ(link.connections, transport() == Transport::shm ? 1u : 2u);
   // Half of the vector for the sum, half of it summed; headers and notices are little.
   EXPECT_GE(link.sent_bytes, 4'000'000u);
   EXPECT_LE(link.sent_bytes, 4'010'000u);
   EXPECT_GE(link.received_bytes, 4'000'000u);
   EXPECT_GT(link.sending, 0);
   EXPECT_GT(link.receiving, 0);
+  EXPECT_EQ(link.round_trip > 0, transport() != Transport::shm);
+  const auto of_codec = [&stats](CodecId id) {
+    return stats.core.payload_bytes[static_cast<std::size_t>(id)];
+  };
+  EXPECT_EQ(of_codec(CodecId::fp32), 4'000'000u);
+  EXPECT_EQ(of_codec(CodecId::int8), 0u);
 }
 
-TEST(EngineHandles, OptionsAreChecked) {
+TEST_P(EngineHandles, OptionsAreChecked) {
   for (const auto& spoil : std::vector<std::function<void(EngineOptions&)>>{
-           [](EngineOptions& it) { it.connections = 0; },
            [](EngineOptions& it) { it.connections = 17; },
            [](EngineOptions& it) { it.silence = it.heartbeat; },
            [](EngineOptions& it) { it.heartbeat = 0; },

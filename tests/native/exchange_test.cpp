@@ -79,5 +79,98 @@ TEST(Exchange, DisagreementFailsBoth) {
   }
 }
 
+OpRequest send_of(Loopback& net, Buffers& buffers, std::size_t to, Sequence tag, Channel channel) {
+  OpRequest request = net.exchange(buffers, to, tag, channel);
+  request.kind = OpKind::send;
+  request.out = {};
+  return request;
+}
+
+OpRequest recv_of(Loopback& net, Buffers& buffers, std::size_t from, Sequence tag) {
+  OpRequest request = net.exchange(buffers, from, tag);
+  request.kind = OpKind::recv;
+  request.in = {};
+  return request;
+}
+
+TEST(Send, IsOverForTheReceiverWhenItHasEverything) {
+  Loopback net(2);
+  net.install_all();
+  Buffers sent = numbers(8, 1);
+  Buffers got = numbers(8, 0);
+  const OpId send = net.submit(0, send_of(net, sent, 1, 5, 0));
+  net.run();
+  EXPECT_FALSE(net.completed(0, send));
+  const OpId recv = net.submit(1, recv_of(net, got, 0, 5));
+  EXPECT_TRUE(net.ended_with(1, recv, Code::ok));  // without a word from the sender
+  EXPECT_EQ(got.out, sent.in);
+  EXPECT_FALSE(net.completed(0, send));
+  net.run();
+  EXPECT_TRUE(net.ended_with(0, send, Code::ok));
+}
+
+TEST(Send, ThatIsGivenUpWhenItHasArrivedDisturbsNoneWithItsTag) {
+  Loopback net(2);
+  net.install_all();
+  Buffers sent = numbers(8, 1);
+  Buffers got = numbers(8, 0);
+  OpRequest request = send_of(net, sent, 1, 5, 0);
+  request.deadline = 10;
+  const OpId late = net.submit(0, request);
+  net.run();
+  EXPECT_TRUE(net.ended_with(1, net.submit(1, recv_of(net, got, 0, 5)), Code::ok));
+  net.core(0).tick(10);
+  net.collect();
+  EXPECT_TRUE(net.ended_with(0, late, Code::deadline));
+  net.run();
+  Buffers more = numbers(8, 2);
+  const OpId send = net.submit(0, send_of(net, more, 1, 5, 0));
+  net.run();
+  const OpId recv = net.submit(1, recv_of(net, got, 0, 5));
+  net.run();
+  EXPECT_TRUE(net.ended_with(1, recv, Code::ok));
+  EXPECT_TRUE(net.ended_with(0, send, Code::ok));
+  EXPECT_EQ(got.out, more.in);
+}
+
+TEST(Listening, TellsOfSendsThatNobodyReceivesYetAndOfThoseThatWait) {
+  Loopback net(3);
+  net.install_all();
+  Buffers one = numbers(8, 1);
+  Buffers two = numbers(8, 2);
+  net.submit(0, send_of(net, one, 1, 5, 3));
+  net.run();
+  EXPECT_TRUE(net.offered().empty());
+  net.core(1).listen(3);
+  net.core(1).listen(3);
+  net.collect();
+  ASSERT_EQ(net.offered().size(), 1u);
+  EXPECT_EQ(net.offered()[0].peer, peer_id(0));
+  EXPECT_EQ(net.offered()[0].channel, 3u);
+  EXPECT_EQ(net.offered()[0].tag, 5u);
+
+  net.submit(2, send_of(net, two, 1, 6, 3));
+  net.submit(2, send_of(net, two, 1, 6, 4));  // of another channel
+  net.submit(2, net.exchange(two, 1, 7, 3));  // no send
+  net.run();
+  ASSERT_EQ(net.offered().size(), 2u);
+  EXPECT_EQ(net.offered()[1].peer, peer_id(2));
+  EXPECT_EQ(net.offered()[1].tag, 6u);
+
+  // What was offered is received as ever; what is expected is no offer.
+  for (const auto& [from, tag] : {std::pair<std::size_t, Sequence>{2, 6}, {0, 8}}) {
+    Buffers got = numbers(8, 0);
+    OpRequest request = net.exchange(got, from, tag, 3);
+    request.kind = OpKind::recv;
+    request.in = {};
+    const OpId op = net.submit(1, request);
+    if (tag == 8) net.submit(0, send_of(net, one, 1, 8, 3));
+    net.run();
+    EXPECT_TRUE(net.ended_with(1, op, Code::ok));
+    EXPECT_EQ(got.out, tag == 6 ? two.in : one.in);
+  }
+  EXPECT_EQ(net.offered().size(), 2u);
+}
+
 }  // namespace
 }  // namespace reef::testing

@@ -216,14 +216,19 @@ TEST(SendQueue, ControlGoesFirstAndStateIsNotStarved) {
   state.type = FrameType::state_data;
   state.offset = 5;
   queue.push_donation(Donation{state, bytes, nullptr});
-  for (std::uint32_t i = 0; i < 2 * SendQueue::kDataPerState; ++i) {
-    queue.push_data(frame_of(FrameType::data, 1));
-  }
+  queue.data_waiting();
+  std::uint32_t data = 2 * SendQueue::kDataPerState;
   queue.push_control(frame_of(FrameType::done, 0));
   std::vector<FrameType> order;
   std::vector<FrameHeader> states;
   OutFrame frame;
-  while (queue.take(frame)) {
+  const auto pull = [&data](OutFrame& next) {
+    if (data == 0) return false;
+    --data;
+    next = frame_of(FrameType::data, 1);
+    return true;
+  };
+  while (queue.take(frame, pull)) {
     order.push_back(header_of(frame).type);
     if (order.back() == FrameType::state_data) {
       states.push_back(header_of(frame));
@@ -243,17 +248,18 @@ TEST(SendQueue, ControlGoesFirstAndStateIsNotStarved) {
 
 TEST(SendQueue, PurgeDropsOneOpsFrames) {
   SendQueue queue;
-  queue.push_data(frame_of(FrameType::data, 1));
-  queue.push_data(frame_of(FrameType::data, 2));
-  queue.push_data(frame_of(FrameType::data, 1));
+  queue.push_control(frame_of(FrameType::data, 1));
+  queue.push_control(frame_of(FrameType::data, 2));
+  queue.push_control(frame_of(FrameType::data, 1));
   queue.push_control(frame_of(FrameType::done, 0));
   queue.purge(1);
   OutFrame frame;
-  ASSERT_TRUE(queue.take(frame));
-  EXPECT_EQ(frame.op, 0u);
-  ASSERT_TRUE(queue.take(frame));
+  const auto no_data = [](OutFrame&) { return false; };
+  ASSERT_TRUE(queue.take(frame, no_data));
   EXPECT_EQ(frame.op, 2u);
-  EXPECT_FALSE(queue.take(frame));
+  ASSERT_TRUE(queue.take(frame, no_data));
+  EXPECT_EQ(frame.op, 0u);
+  EXPECT_FALSE(queue.take(frame, no_data));
 }
 
 // ---- the donor -----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <random>
 
+#include "atoll/collective/run.h"
 #include "loopback.h"
 
 namespace reef::testing {
@@ -89,7 +90,10 @@ class Hostile {
     request.channel = channel;
     request.kind = exchange ? OpKind::exchange
                             : one_of<OpKind>({OpKind::all_reduce, OpKind::broadcast});
-    request.plan = one_of<Plan>({Plan::ring, Plan::direct});
+    if (request.kind == OpKind::all_reduce) {
+      request.plan = one_of<Plan>(
+          {Plan::ring, Plan::direct, Plan::mesh, Plan::doubling, Plan::grouped});
+    }
     request.root = peer_id(random_() % members_);
     request.partner = peer_id(1);
     request.tag = random_() % 3;
@@ -236,7 +240,7 @@ TEST_F(Refusals, OfAChunkThatIsNotExactlyDue) {
   EXPECT_TRUE(refused([](Frame& f) { f.header.type = FrameType::start; }));
   EXPECT_TRUE(refused([](Frame& f) {
     f.header.type = FrameType::done;
-    f.header.phase = 5;
+    f.header.phase = kLastReason + 1;
     f.header.length = 0;
   }));
   // None of it has left a trace: the chunk itself is still welcome, once.

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "atoll/engine/engine.h"
+#include "transports.h"
 
 namespace reef::testing {
 
@@ -29,6 +30,7 @@ inline EngineOptions options_of(unsigned number) {
   EngineOptions options;
   options.self = id_of(number);
   options.secret[0] = 7;
+  options.shared_memory = shared_memory_chosen();
   options.silence = 30 * kSecond;  // tests of silence set their own
   return options;
 }

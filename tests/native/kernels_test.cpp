@@ -114,6 +114,46 @@ TEST(Kernels, NesterovFollowsTheFormula) {
   EXPECT_EQ(theta_after[0], 0.25F - 0.5F * 1.75F);
 }
 
+TEST(Kernels, DescentRoundsAfterEveryStepInPlaceToo) {
+  for (std::size_t count : kCounts) {
+    std::vector<float> theta = numbers(count, 8);
+    const std::vector<float> sum = numbers(count, 9);
+    std::vector<float> expected(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      volatile float mean = sum[i] * (1.0F / 3.0F);
+      volatile float scaled = 0.9F * mean;
+      volatile float moved = theta[i] - scaled;
+      expected[i] = moved;
+    }
+    std::vector<float> out(count);
+    descend(out, theta, sum, 1.0F / 3.0F, 0.9F);
+    EXPECT_TRUE(same_bits(out, expected)) << count;
+    descend(theta, theta, sum, 1.0F / 3.0F, 0.9F);
+    EXPECT_TRUE(same_bits(theta, expected)) << count;
+  }
+}
+
+TEST(Kernels, ScatterAddsInTurnAndNothingOutside) {
+  std::vector<float> acc = numbers(50, 10);
+  const std::vector<float> before = acc;
+  const std::vector<float> values = numbers(4, 11);
+  const std::vector<std::int64_t> positions{49, 0, 7, 7};
+  std::vector<float> expected = acc;
+  for (std::size_t j = 0; j < positions.size(); ++j) {
+    volatile float scaled = 0.7F * values[j];
+    volatile float sum = expected[static_cast<std::size_t>(positions[j])];
+    sum = sum + scaled;
+    expected[static_cast<std::size_t>(positions[j])] = sum;
+  }
+  EXPECT_TRUE(scatter_add(acc, positions, values, 0.7F));
+  EXPECT_TRUE(same_bits(acc, expected));
+  for (const std::int64_t outside : {std::int64_t{50}, std::int64_t{-1}, INT64_MIN, INT64_MAX}) {
+    acc = before;
+    EXPECT_FALSE(scatter_add(acc, std::vector<std::int64_t>{0, 1, 2, outside}, values, 0.7F));
+    EXPECT_TRUE(same_bits(acc, before));
+  }
+}
+
 TEST(KernelsDeathTest, DifferentLengthsAreABug) {
   std::vector<float> three(3);
   std::vector<float> four(4);

@@ -106,11 +106,16 @@ class Loopback {
     return request.id;
   }
 
-  // Takes all actions; Sends become frames under way.
+  // Takes all actions and all data; Sends become frames under way.
   void collect() {
     Action action;
     for (std::size_t peer = 0; peer < size(); ++peer) {
       while (core(peer).next(action)) handle(peer, action);
+      if (!pulls) continue;
+      Send data;
+      for (std::size_t to = 0; to < size(); ++to) {
+        while (core(peer).pull(peer_id(to), data)) send(peer, data);
+      }
     }
   }
   // Delivers one frame, if there is one that `wanted` lets through.
@@ -170,22 +175,28 @@ class Loopback {
   [[nodiscard]] const std::vector<Installed>& installed(std::size_t peer) const {
     return installed_[peer];
   }
+  [[nodiscard]] const std::vector<Offered>& offered() const { return offered_; }
   [[nodiscard]] const std::vector<Blame>& blamed() const { return blamed_; }
   [[nodiscard]] std::size_t placed() const { return placed_; }
   void shuffle(std::uint64_t seed) { random_.emplace(seed); }
 
+  void send(std::size_t peer, const Send& send) {
+    Frame frame{peer, 0, send.header, {}};
+    while (peer_id(frame.to) != send.to) ++frame.to;
+    const std::span<const std::byte> bytes =
+        send.owned.empty() ? send.payload : std::span<const std::byte>(send.owned);
+    frame.payload.assign(bytes.begin(), bytes.end());
+    EXPECT_EQ(frame.payload.size(), frame.header.length);
+    under_way.push_back(std::move(frame));
+  }
+
   std::vector<Frame> under_way;
+  bool pulls = true;  // false: data stays in the cores
 
  private:
   void handle(std::size_t peer, Action& action) {
-    if (auto* send = std::get_if<Send>(&action)) {
-      Frame frame{peer, 0, send->header, {}};
-      while (peer_id(frame.to) != send->to) ++frame.to;
-      const std::span<const std::byte> bytes =
-          send->owned.empty() ? send->payload : std::span<const std::byte>(send->owned);
-      frame.payload.assign(bytes.begin(), bytes.end());
-      EXPECT_EQ(frame.payload.size(), frame.header.length);
-      under_way.push_back(std::move(frame));
+    if (const auto* notice = std::get_if<Send>(&action)) {
+      send(peer, *notice);
     } else if (auto* complete = std::get_if<Complete>(&action)) {
       EXPECT_FALSE(completed_[peer].contains(complete->op)) << "an op completed twice";
       EXPECT_EQ(last_release_, complete->op) << "no Release before a Complete";
@@ -198,6 +209,8 @@ class Loopback {
       installed_[peer].push_back(*installed);
     } else if (auto* blame = std::get_if<Blame>(&action)) {
       blamed_.push_back(*blame);
+    } else if (auto* offered = std::get_if<Offered>(&action)) {
+      offered_.push_back(*offered);
     }
   }
 
@@ -206,6 +219,7 @@ class Loopback {
   std::vector<std::vector<Fenced>> fenced_;
   std::vector<std::vector<Installed>> installed_;
   std::vector<Blame> blamed_;
+  std::vector<Offered> offered_;
   std::optional<std::mt19937_64> random_;
   OpId next_id_ = 1;
   OpId last_release_ = 0;

@@ -1,4 +1,4 @@
-// The poller's and a connection's corner cases, over socket pairs.
+// The poller's and a connection's corner cases, over socket pairs and through shared memory.
 #include <gtest/gtest.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -10,11 +10,20 @@
 #include <vector>
 
 #include "atoll/base/limits.h"
-#include "atoll/net/connection.h"
 #include "atoll/net/poller.h"
+#include "atoll/net/shm_connection.h"
+#include "atoll/net/socket_stream.h"
+#include "atoll/net/stream_connection.h"
+#include "local_channels.h"
+#include "transports.h"
 
 namespace reef {
 namespace {
+
+using testing::kEachTransport;
+using testing::local_channels;
+using testing::OverEachTransport;
+using testing::transport_of;
 
 std::pair<Fd, Fd> socket_pair() {
   int ends[2];
@@ -95,17 +104,25 @@ struct Owner : ConnectionOwner {
   std::function<Destination(const FrameHeader&)> where;
   std::size_t received_bytes = 0;
   int depth = 0;
+  int thrown = 0;
   bool ended = false;
 
   Destination place(const FrameHeader& header) override {
     return where ? where(header) : Destination{};
   }
-  Status deliver(const FrameHeader& header, std::span<const std::byte> payload) override {
+  Status deliver(Connection&, const FrameHeader& header, std::span<const std::byte> payload,
+                 bool thrown_away) override {
+    if (thrown_away) {
+      ++thrown;
+      return Unit{};
+    }
     EXPECT_EQ(reinterpret_cast<std::uintptr_t>(payload.data()) % 16, where ? 0u : 0u);
     arrived.emplace_back(header, std::vector<std::byte>(payload.begin(), payload.end()));
     return Unit{};
   }
-  bool take(OutFrame& frame) override {
+  void displaced(const FrameHeader&) override {}
+  void wrote(Connection&, OutFrame) override {}
+  bool take(Connection&, OutFrame& frame) override {
     if (outgoing.empty()) {
       return false;
     }
@@ -120,12 +137,29 @@ struct Owner : ConnectionOwner {
   [[nodiscard]] bool over() const override { return ended; }
 };
 
-class OneConnection : public ::testing::Test {
+class OneConnection : public OverEachTransport {
  protected:
   OneConnection() {
+    auto [a, b] = connection_pair();
+    sending = start(std::move(a), sender);
+    receiving = start(std::move(b), receiver);
+  }
+  static std::unique_ptr<Connection> over(Fd socket) {
+    return std::make_unique<StreamConnection>(std::make_unique<SocketStream>(std::move(socket)));
+  }
+  static std::pair<std::unique_ptr<Connection>, std::unique_ptr<Connection>> connection_pair() {
+    if (transport() == Transport::shm) {
+      auto [a, b] = local_channels();
+      return {std::make_unique<ShmConnection>(std::move(a)),
+              std::make_unique<ShmConnection>(std::move(b))};
+    }
     auto [a, b] = socket_pair();
-    sending = std::move(Connection::create(*poller, std::move(a), sender).value());
-    receiving = std::move(Connection::create(*poller, std::move(b), receiver).value());
+    return {over(std::move(a)), over(std::move(b))};
+  }
+  std::unique_ptr<Connection> start(std::unique_ptr<Connection> connection,
+                                    ConnectionOwner& owner) {
+    EXPECT_TRUE(connection->start(*poller, owner).ok());
+    return connection;
   }
   void queue(OpId op, std::span<const std::byte> payload, std::uint64_t offset = 0) {
     FrameHeader header;
@@ -162,7 +196,9 @@ class OneConnection : public ::testing::Test {
   std::unique_ptr<Connection> receiving;
 };
 
-TEST_F(OneConnection, FramesOfAllSizesArriveInOrder) {
+INSTANTIATE_TEST_SUITE_P(Over, OneConnection, kEachTransport, transport_of);
+
+TEST_P(OneConnection, FramesOfAllSizesArriveInOrder) {
   std::vector<std::vector<std::byte>> payloads;
   for (const std::size_t size : {0u, 1u, 3u, 4u, 47u, 48u, 1'000u, 16'335u, 16'336u, 16'337u,
                                  16'384u, 70'001u, 1'000'000u, 4'194'304u}) {
@@ -181,7 +217,30 @@ TEST_F(OneConnection, FramesOfAllSizesArriveInOrder) {
   EXPECT_EQ(receiver.depth, 0);
 }
 
-TEST_F(OneConnection, PayloadsGoStraightToTheirPlace) {
+// Rings may have other lengths than this side makes: the smallest there is.
+TEST_P(OneConnection, FramesOfAllSizesPassThroughASmallRing) {
+  if (transport() != Transport::shm) {
+    GTEST_SKIP() << "only shared memory has rings";
+  }
+  auto [a, b] = local_channels(ShmMemory::kMinCapacity);
+  sending = start(std::make_unique<ShmConnection>(std::move(a)), sender);
+  receiving = start(std::make_unique<ShmConnection>(std::move(b)), receiver);
+  std::vector<std::vector<std::byte>> payloads;
+  for (const std::size_t size : {0u, 1u, 255u, 257u, 32'767u, 32'768u, 32'769u, 65'536u, 1'000'003u}) {
+    payloads.push_back(pattern(size, 3));
+    payloads.push_back(pattern(size, 4));
+  }
+  for (const auto& payload : payloads) {
+    queue(1, payload);
+  }
+  run();
+  ASSERT_EQ(receiver.arrived.size(), payloads.size());
+  for (std::size_t i = 0; i < payloads.size(); ++i) {
+    EXPECT_TRUE(receiver.arrived[i].second == payloads[i]) << i;
+  }
+}
+
+TEST_P(OneConnection, PayloadsGoStraightToTheirPlace) {
   const std::vector<std::byte> source = pattern(3'000'000, 5);
   std::vector<std::byte> target(source.size());
   receiver.where = [&](const FrameHeader& header) {
@@ -197,7 +256,7 @@ TEST_F(OneConnection, PayloadsGoStraightToTheirPlace) {
 
 // The sender's memory is reused after forget(): the frame that is half out goes on from a copy, the
 // frames behind it are gone, and the stream stays in step.
-TEST_F(OneConnection, AForgottenOpsHalfSentFrameIsFinishedFromACopy) {
+TEST_P(OneConnection, AForgottenOpsHalfSentFrameIsFinishedFromACopy) {
   std::vector<std::byte> doomed = pattern(4u << 20, 1);
   const std::vector<std::byte> original = doomed;
   const std::vector<std::byte> after = pattern(1'000, 2);
@@ -213,7 +272,7 @@ TEST_F(OneConnection, AForgottenOpsHalfSentFrameIsFinishedFromACopy) {
   EXPECT_TRUE(receiver.arrived[1].second == after);
 }
 
-TEST_F(OneConnection, AForgottenOpsUnsentFramesAreDropped) {
+TEST_P(OneConnection, AForgottenOpsUnsentFramesAreDropped) {
   const std::vector<std::byte> large = pattern(4u << 20, 1);
   const std::vector<std::byte> small = pattern(100, 2);
   for (int i = 0; i < 10; ++i) {
@@ -230,7 +289,7 @@ TEST_F(OneConnection, AForgottenOpsUnsentFramesAreDropped) {
 
 // The receiver's memory is reused after forget(): the rest of the payload is thrown away, the frame
 // is not delivered, and the stream stays in step.
-TEST_F(OneConnection, AForgottenOpsHalfReceivedFrameIsThrownAway) {
+TEST_P(OneConnection, AForgottenOpsHalfReceivedFrameIsThrownAway) {
   const std::vector<std::byte> large = pattern(4u << 20, 1);
   const std::vector<std::byte> after = pattern(1'000, 2);
   std::vector<std::byte> target(large.size());
@@ -248,12 +307,13 @@ TEST_F(OneConnection, AForgottenOpsHalfReceivedFrameIsThrownAway) {
   run();
   ASSERT_EQ(receiver.arrived.size(), 1u);
   EXPECT_TRUE(receiver.arrived[0].second == after);
+  EXPECT_EQ(receiver.thrown, 1);
   EXPECT_EQ(receiver.depth, 0);
   EXPECT_TRUE(std::all_of(target.begin(), target.end(),
                           [](std::byte one) { return one == std::byte{0xee}; }));
 }
 
-TEST_F(OneConnection, ATurnIsBounded) {
+TEST_P(OneConnection, ATurnIsBounded) {
   const std::vector<std::byte> large = pattern(limits::kMaxPayload, 1);
   for (int i = 0; i < 8; ++i) {
     queue(1, large);
@@ -267,15 +327,19 @@ TEST_F(OneConnection, ATurnIsBounded) {
   EXPECT_EQ(receiver.arrived.size(), 8u);
 }
 
-TEST_F(OneConnection, AClosedPeerAndGarbageAreErrors) {
+TEST_P(OneConnection, AClosedPeerAndGarbageAreErrors) {
   sending.reset();
+  poller->wait(kSecond, [] {});  // through shared memory, the end is an event of its own
   EXPECT_EQ(receiving->receive().error().code, Code::io);
 
-  auto [raw, end] = socket_pair();
+  auto [a, b] = connection_pair();
+  sending = start(std::move(a), sender);
   Owner owner;
-  auto victim = std::move(Connection::create(*poller, std::move(end), owner).value());
-  const std::vector<std::byte> garbage(100, std::byte{0x7f});
-  ASSERT_EQ(::write(raw.get(), garbage.data(), garbage.size()), 100);
+  auto victim = start(std::move(b), owner);
+  OutFrame garbage;
+  garbage.header.fill(std::byte{0x7f});
+  sender.outgoing.push_back(std::move(garbage));
+  ASSERT_TRUE(sending->flush().ok());
   EXPECT_EQ(victim->receive().error().code, Code::protocol);
 }
 

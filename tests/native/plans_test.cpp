@@ -39,13 +39,17 @@ std::vector<float> ring_sum(const std::vector<Buffers>& buffers) {
   return sum;
 }
 
-// The direct plan's: by rank.
-std::vector<float> rank_sum(const std::vector<Buffers>& buffers) {
-  std::vector<float> sum = buffers[0].in;
-  for (std::size_t peer = 1; peer < buffers.size(); ++peer) {
-    for (std::size_t i = 0; i < sum.size(); ++i) {
-      volatile float total = sum[i];
-      total = total + buffers[peer].in[i];
+// The direct plan's: part o is x_o + x_o-1 + x_o-2 + ....
+std::vector<float> direct_sum(const std::vector<Buffers>& buffers) {
+  const std::size_t peers = buffers.size();
+  const std::size_t count = buffers[0].in.size();
+  std::vector<float> sum(count);
+  for (std::size_t owner = 0; owner < peers; ++owner) {
+    for (std::size_t i = owner * count / peers; i < (owner + 1) * count / peers; ++i) {
+      volatile float total = buffers[owner].in[i];
+      for (std::size_t step = 1; step < peers; ++step) {
+        total = total + buffers[(owner + peers - step) % peers].in[i];
+      }
       sum[i] = total;
     }
   }
@@ -88,7 +92,7 @@ TEST_P(AllReduce, SumsInTheFixedOrderHoweverFramesArrive) {
       }
       net.run();
       const std::vector<float> expected =
-          GetParam() == Plan::ring ? ring_sum(originals) : rank_sum(originals);
+          GetParam() == Plan::ring ? ring_sum(originals) : direct_sum(originals);
       for (std::size_t peer = 0; peer < each.peers; ++peer) {
         ASSERT_TRUE(net.ended_with(peer, ops[peer], Code::ok)) << each.peers << " " << each.count;
         EXPECT_TRUE(same_bits(buffers[peer].out, expected)) << each.peers << " " << each.count;

@@ -9,6 +9,7 @@
 
 #include <cstring>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "atoll/net/fd.h"
@@ -27,6 +28,7 @@ class RawPeer {
     EXPECT_EQ(::connect(fd_.get(), reinterpret_cast<sockaddr*>(&to), sizeof to), 0)
         << strerror(errno);
   }
+  explicit RawPeer(Fd connected) : fd_(std::move(connected)) {}
   void say(std::span<const std::byte> bytes) const {
     ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
   }

@@ -30,32 +30,41 @@ TEST(Simulation, KeepsItsPromisesUnderFaults) {
       ADD_FAILURE() << failure << "\n  see it again: ATOLL_TRACE=1 ATOLL_SEED=" << seed
                     << " atoll_tests --gtest_filter='Simulation.*'";
     }
-    const World::Coverage coverage = world.coverage();
-    sum.committed += coverage.committed;
-    sum.failed += coverage.failed;
-    sum.rerun += coverage.rerun;
-    sum.stale += coverage.stale;
-    sum.early += coverage.early;
-    sum.aborts += coverage.aborts;
-    sum.drains += coverage.drains;
+    sum += world.coverage();
   }
-  std::printf("committed %llu, failed %llu, rerun %llu; stale %llu, early %llu; "
-              "installs: abort %llu, drain %llu\n",
-              static_cast<unsigned long long>(sum.committed),
-              static_cast<unsigned long long>(sum.failed),
-              static_cast<unsigned long long>(sum.rerun),
-              static_cast<unsigned long long>(sum.stale),
-              static_cast<unsigned long long>(sum.early),
-              static_cast<unsigned long long>(sum.aborts),
-              static_cast<unsigned long long>(sum.drains));
+  sum.print();
   if (one == 0 && last >= 1'000) {  // the worlds are not tame
     EXPECT_GT(sum.rerun, last / 2);
     EXPECT_GT(sum.stale, last / 2);
     EXPECT_GT(sum.early, last);
     EXPECT_GT(sum.failed, last);
     EXPECT_GT(sum.drains, last);
+    EXPECT_GT(sum.repairs, last);
+    EXPECT_GT(sum.resent, last);
+    EXPECT_GT(sum.cut_short, last / 4);
+    EXPECT_GT(sum.thrown_away, last / 100);
+    EXPECT_GT(sum.old_attempts, last / 100);
+    EXPECT_GT(sum.hopeless, last / 50);
   }
 }
+
+// What a broken rule of repair looks like: it must be found, or the simulation proves nothing.
+class SimulationFinds : public ::testing::TestWithParam<NamedMutation> {};
+
+TEST_P(SimulationFinds, TheBug) {
+  for (std::uint64_t seed = 1; seed <= 2'000; ++seed) {
+    World world(seed, GetParam().mutation);
+    const std::string failure = world.run();
+    if (!failure.empty()) {
+      std::printf("seed %llu: %s\n", static_cast<unsigned long long>(seed), failure.c_str());
+      return;
+    }
+  }
+  FAIL() << "2000 seeds did not notice";
+}
+
+INSTANTIATE_TEST_SUITE_P(Repair, SimulationFinds, ::testing::ValuesIn(kMutations),
+                         [](const auto& one) { return std::string(one.param.name); });
 
 }  // namespace
 }  // namespace reef::sim

@@ -31,7 +31,7 @@ std::weak_ptr<Shared> publish(Island& donor, std::uint64_t revision, std::size_t
   return shared;
 }
 
-class StateTransfer : public ::testing::Test {
+class StateTransfer : public OverEachTransport {
  protected:
   StateTransfer() : donor(1), joiner(2) {
     donor.engine->expect(joiner.id);
@@ -64,7 +64,9 @@ class StateTransfer : public ::testing::Test {
   Island joiner;
 };
 
-TEST_F(StateTransfer, TheManifestComesAtAnyRevisionAndSaysItsLength) {
+INSTANTIATE_TEST_SUITE_P(Over, StateTransfer, kEachTransport, transport_of);
+
+TEST_P(StateTransfer, TheManifestComesAtAnyRevisionAndSaysItsLength) {
   publish(donor, 17, 10);
   settle();
   std::vector<std::byte> out(4'096);
@@ -77,7 +79,7 @@ TEST_F(StateTransfer, TheManifestComesAtAnyRevisionAndSaysItsLength) {
   EXPECT_EQ(out[700], std::byte{0});
 }
 
-TEST_F(StateTransfer, PartsOfATensorComeWhole) {
+TEST_P(StateTransfer, PartsOfATensorComeWhole) {
   constexpr std::size_t kBytes = 20'000'003;
   const auto shared = publish(donor, 3, kBytes);
   settle();
@@ -98,14 +100,14 @@ TEST_F(StateTransfer, PartsOfATensorComeWhole) {
   EXPECT_EQ(donor.engine->stats().donated_bytes, 3 * kBytes);
 }
 
-TEST_F(StateTransfer, AnEmptyPartIsFetched) {
+TEST_P(StateTransfer, AnEmptyPartIsFetched) {
   publish(donor, 1, 100);
   settle();
   EXPECT_EQ(fetch_now(1, 1, 100, {}).code, Code::ok);
   EXPECT_EQ(fetch_now(1, 1, 0, {}).code, Code::ok);
 }
 
-TEST_F(StateTransfer, WhatTheDonorDoesNotHoldIsRefusedWithAReason) {
+TEST_P(StateTransfer, WhatTheDonorDoesNotHoldIsRefusedWithAReason) {
   std::vector<std::byte> out(100);
   Outcome outcome = fetch_now(UINT64_MAX, 0, 0, out);  // nothing published
   EXPECT_EQ(outcome.code, Code::wrong_revision);
@@ -124,7 +126,7 @@ TEST_F(StateTransfer, WhatTheDonorDoesNotHoldIsRefusedWithAReason) {
   EXPECT_EQ(fetch_now(8, 1, 0, out).code, Code::wrong_revision);
 }
 
-TEST_F(StateTransfer, WhatCanBeRefusedHereIs) {
+TEST_P(StateTransfer, WhatCanBeRefusedHereIs) {
   std::vector<std::byte> out(10);
   EXPECT_EQ(joiner.engine->fetch(donor.id, UINT64_MAX, 1, 0, out, kSecond).error().code,
             Code::invalid);
@@ -134,7 +136,7 @@ TEST_F(StateTransfer, WhatCanBeRefusedHereIs) {
   EXPECT_EQ(joiner.code(op.value()), Code::peer_lost);
 }
 
-TEST_F(StateTransfer, MoreRequestsThanTheDonorTakesWaitTheirTurn) {
+TEST_P(StateTransfer, MoreRequestsThanTheDonorTakesWaitTheirTurn) {
   const auto shared = publish(donor, 1, 1'000);
   settle();
   std::vector<std::byte> out(1'000);
@@ -149,7 +151,7 @@ TEST_F(StateTransfer, MoreRequestsThanTheDonorTakesWaitTheirTurn) {
 }
 
 // A transfer that has begun goes on from the old buffers, which are freed when the last has ended.
-TEST_F(StateTransfer, AReplacedRevisionIsServedToItsEndAndThenFreed) {
+TEST_P(StateTransfer, AReplacedRevisionIsServedToItsEndAndThenFreed) {
   constexpr std::size_t kBytes = 16u << 20;
   const auto first = publish(donor, 1, kBytes);
   settle();
@@ -181,7 +183,7 @@ TEST_F(StateTransfer, AReplacedRevisionIsServedToItsEndAndThenFreed) {
   await_freed(second);
 }
 
-TEST_F(StateTransfer, ADonorThatClosesLosesItsFetchesAndFreesItsBuffers) {
+TEST_P(StateTransfer, ADonorThatClosesLosesItsFetchesAndFreesItsBuffers) {
   constexpr std::size_t kBytes = 64u << 20;
   const auto shared = publish(donor, 1, kBytes);
   settle();
@@ -194,7 +196,7 @@ TEST_F(StateTransfer, ADonorThatClosesLosesItsFetchesAndFreesItsBuffers) {
 }
 
 // A donor that never answers: the joiner's deadline passes, and its buffer is free.
-TEST_F(StateTransfer, ADeadlineEndsAFetch) {
+TEST_P(StateTransfer, ADeadlineEndsAFetch) {
   RawPeer silent = linked_raw_peer(joiner, 9);
   std::vector<std::byte> out(1'000);
   auto op = joiner.engine->fetch(id_of(9), 1, 1, 0, out, 50 * kMillisecond);
@@ -227,7 +229,7 @@ std::vector<std::byte> little_endian(std::uint64_t value) {
 }
 
 // A joiner that reads nothing and asks for ever: the donor bounds what it keeps for it.
-TEST_F(StateTransfer, AGreedyJoinerIsRefusedBeyondTheBound) {
+TEST_P(StateTransfer, AGreedyJoinerIsRefusedBeyondTheBound) {
   const auto shared = publish(donor, 1, 32u << 20);
   settle();
   RawPeer greedy = linked_raw_peer(donor, 9);
@@ -253,7 +255,7 @@ TEST_F(StateTransfer, AGreedyJoinerIsRefusedBeyondTheBound) {
   await_freed(shared);
 }
 
-TEST_F(StateTransfer, StateThatWasNotAskedForEndsTheLink) {
+TEST_P(StateTransfer, StateThatWasNotAskedForEndsTheLink) {
   RawPeer liar = linked_raw_peer(joiner, 9);
   std::vector<std::byte> out(1'000, std::byte{1});
   auto op = joiner.engine->fetch(id_of(9), 1, 1, 500, out, kPatience);
@@ -270,7 +272,7 @@ TEST_F(StateTransfer, StateThatWasNotAskedForEndsTheLink) {
                           [](std::byte one) { return one == std::byte{1}; }));
 }
 
-TEST_F(StateTransfer, OpsRunWhileStateIsFetched) {
+TEST_P(StateTransfer, OpsRunWhileStateIsFetched) {
   constexpr std::size_t kBytes = 32u << 20;
   const auto shared = publish(donor, 1, kBytes);
   const View view{1, {donor.id, joiner.id}};

@@ -3,12 +3,14 @@
 
 #include <algorithm>
 #include <functional>
+#include <limits>
 #include <random>
 #include <vector>
 
 #include "atoll/base/endian.h"
 #include "atoll/base/limits.h"
 #include "atoll/net/handshake.h"
+#include "atoll/wire/description.h"
 #include "atoll/wire/frame.h"
 
 namespace reef {
@@ -47,6 +49,7 @@ OpDescription some_description() {
   description.reduction = Reduction::sum;
   description.count = 1'000'000'007;
   description.chunk_bytes = 262'144;
+  description.note = 0x0123'4567'89ab'cdef;
   return description;
 }
 
@@ -80,12 +83,13 @@ TEST(Header, HasTheBytesOfTheSpecification) {
 
 TEST(Header, RoundTripsForEveryType) {
   const std::vector<std::pair<FrameType, std::uint32_t>> types = {
-      {FrameType::hello, 104},        {FrameType::hello_ack, 104},
+      {FrameType::hello, 112},        {FrameType::hello_ack, 112},
       {FrameType::heartbeat, 0},      {FrameType::start, 48},
       {FrameType::data, 0},           {FrameType::data, limits::kMaxPayload},
       {FrameType::done, 0},           {FrameType::state_request, 8},
       {FrameType::state_data, 0},     {FrameType::state_data, limits::kMaxPayload},
       {FrameType::state_nack, 8},     {FrameType::bye, 0},
+      {FrameType::probe, 1 << 16},     {FrameType::probe_reply, 16},
   };
   for (const auto& [type, length] : types) {
     FrameHeader header = some_header();
@@ -104,7 +108,7 @@ TEST(Header, RefusesWhatBreaksARule) {
   }
   // offset, wrong value
   const std::vector<std::pair<std::size_t, int>> breaks = {
-      {0, 'B'}, {1, 'A'}, {2, 0}, {2, 2}, {3, 0}, {3, 11}, {3, 255},
+      {0, 'B'}, {1, 'A'}, {2, 0}, {2, 2}, {3, 0}, {3, 13}, {3, 255},
       {6, 1},   {7, 128}, {44, 1}, {47, 1}};
   for (const auto& [offset, value] : breaks) {
     HeaderBytes bad = good;
@@ -118,8 +122,8 @@ TEST(Header, RefusesWhatBreaksARule) {
 
 TEST(Header, RefusesLengthsThatAreAbsurdForTheType) {
   const std::vector<std::pair<FrameType, std::uint32_t>> absurd = {
-      {FrameType::hello, 103},         {FrameType::hello, 0},
-      {FrameType::hello_ack, 105},     {FrameType::heartbeat, 1},
+      {FrameType::hello, 111},         {FrameType::hello, 0},
+      {FrameType::hello_ack, 113},     {FrameType::heartbeat, 1},
       {FrameType::start, 47},          {FrameType::start, 49},
       {FrameType::done, 1},            {FrameType::bye, 8},
       {FrameType::state_request, 7},   {FrameType::state_nack, 9},
@@ -140,12 +144,22 @@ TEST(HelloFrame, RoundTrips) {
   EXPECT_EQ(parsed.value(), some_hello());
 }
 
+TEST(HelloFrame, RoundTripsForARepair) {
+  Hello hello = some_hello();
+  hello.flags = kHelloRepair | kHelloChecksums;
+  hello.received = 0x1122334455667788;
+  hello.attempt = 0x99aabbcc;
+  const auto parsed = parse_hello(encode_hello(hello));
+  ASSERT_TRUE(parsed.ok()) << parsed.error().message;
+  EXPECT_EQ(parsed.value(), hello);
+}
+
 TEST(HelloFrame, RefusesWhatBreaksARule) {
   const HelloBytes good = encode_hello(some_hello());
-  EXPECT_FALSE(parse_hello(std::span(good).first(103)).ok());
+  EXPECT_FALSE(parse_hello(std::span(good).first(111)).ok());
   EXPECT_FALSE(parse_hello({}).ok());
   const std::vector<std::function<void(Hello&)>> breaks = {
-      [](Hello& hello) { hello.version = 2; },
+      [](Hello& hello) { hello.version = kWireVersion + 1; },
       [](Hello& hello) { hello.version = 0; },
       [](Hello& hello) { hello.connections = 0; },
       [](Hello& hello) { hello.connections = limits::kMaxConnectionsPerLink + 1; },
@@ -156,10 +170,15 @@ TEST(HelloFrame, RefusesWhatBreaksARule) {
     apply(hello);
     EXPECT_FALSE(parse_hello(encode_hello(hello)).ok());
   }
-  for (const std::size_t reserved : {12u, 15u, 96u, 103u}) {
+  for (const std::size_t reserved : {13u, 15u, 96u, 103u, 104u, 108u, 111u}) {
     HelloBytes bad = good;
-    bad[reserved] = std::byte{1};
+    bad[reserved] = std::byte{1};  // from 96 on only a repair may have some
     EXPECT_FALSE(parse_hello(bad).ok()) << reserved;
+  }
+  for (const std::uint32_t flags : {kHelloGone, 8u, 0x80000000u}) {
+    Hello hello = some_hello();
+    hello.flags = flags;
+    EXPECT_FALSE(parse_hello(encode_hello(hello)).ok()) << flags;
   }
 }
 
@@ -168,7 +187,7 @@ TEST(Greeting, IsAHelloOfTheTypeAskedFor) {
   ASSERT_TRUE(parse_greeting(FrameType::hello, bytes).ok());
   EXPECT_EQ(parse_greeting(FrameType::hello, bytes).value(), some_hello());
   EXPECT_FALSE(parse_greeting(FrameType::hello_ack, bytes).ok());
-  EXPECT_FALSE(parse_greeting(FrameType::hello, std::span(bytes).first(151)).ok());
+  EXPECT_FALSE(parse_greeting(FrameType::hello, std::span(bytes).first(159)).ok());
 }
 
 TEST(Greeting, SecretsAreComparedWhole) {
@@ -198,7 +217,7 @@ TEST(Description, RefusesWhatBreaksARule) {
   const DescriptionBytes good = encode_description(some_description());
   EXPECT_FALSE(parse_description(std::span(good).first(47)).ok());
   const std::vector<std::pair<std::size_t, int>> breaks = {
-      {0, 0}, {0, 5}, {1, 3}, {2, 0}, {2, 2}, {3, 2}, {20, 1}, {24, 1}, {47, 1}};
+      {0, 0}, {0, 10}, {1, 6}, {2, 0}, {2, 9}, {3, 6}, {20, 10}, {21, 2}, {22, 1}, {23, 1}};
   for (const auto& [offset, value] : breaks) {
     DescriptionBytes bad = good;
     bad[offset] = static_cast<std::byte>(value);
@@ -208,7 +227,10 @@ TEST(Description, RefusesWhatBreaksARule) {
       [](OpDescription& it) { it.count = limits::kMaxVectorBytes / 4 + 1; },
       [](OpDescription& it) { it.count = UINT64_MAX; },
       [](OpDescription& it) { it.chunk_bytes = limits::kMaxPayload + 1; },
-      [](OpDescription& it) { it.root = limits::kMaxMembers; }};
+      [](OpDescription& it) { it.root = limits::kMaxMembers; },
+      [](OpDescription& it) { it.weight = -1; },
+      [](OpDescription& it) { it.weight = std::numeric_limits<double>::infinity(); },
+      [](OpDescription& it) { it.weight = std::numeric_limits<double>::quiet_NaN(); }};
   for (const auto& apply : absurd) {
     OpDescription description = some_description();
     apply(description);

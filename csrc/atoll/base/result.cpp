@@ -18,6 +18,7 @@ const char* code_name(Code code) {
     case Code::protocol: return "protocol";
     case Code::io: return "io";
     case Code::wrong_revision: return "wrong_revision";
+    case Code::view_changed: return "view_changed";
   }
   return "unknown";
 }

@@ -20,6 +20,7 @@ enum class Code : std::uint8_t {
   protocol,         // the other side broke the wire format
   io,               // a system call failed
   wrong_revision,   // fetch: the donor does not hold that revision
+  view_changed,     // the op was made for another view than the one that is installed
 };
 
 [[nodiscard]] const char* code_name(Code code);

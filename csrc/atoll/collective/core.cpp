@@ -1,6 +1,6 @@
 #include "atoll/collective/core.h"
 
-#include <string>
+#include <cstring>
 
 #include "atoll/collective/state.h"
 
@@ -10,30 +10,9 @@ namespace {
 
 Error invalid(const char* why) { return Error{Code::invalid, 0, why}; }
 
-bool overlap(std::span<const std::byte> a, std::span<const std::byte> b) {
-  if (a.empty() || b.empty()) return false;
-  const std::less<const std::byte*> before;
-  return before(a.data(), b.data() + b.size()) && before(b.data(), a.data() + a.size());
-}
-
-bool aligned(std::span<const std::byte> buffer) {
-  return reinterpret_cast<std::uintptr_t>(buffer.data()) % alignof(float) == 0;
-}
-
-// A multiple of the element's size, so that no chunk cuts a number.
+// A chunk cuts no number of any dtype.
 bool fit_chunk(std::uint32_t bytes) {
-  return bytes > 0 && bytes <= limits::kMaxPayload && bytes % sizeof(float) == 0;
-}
-
-Status check_buffers(const OpRequest& request, bool reads_in) {
-  const std::uint64_t bytes = request.count * dtype_bytes(request.dtype);
-  if (request.out.size() != bytes) return invalid("the output's size is not count elements");
-  if (!aligned(request.out)) return invalid("the output is not aligned to its elements");
-  if (!reads_in) return Unit{};
-  if (request.in.size() != bytes) return invalid("the input's size is not count elements");
-  if (!aligned(request.in)) return invalid("the input is not aligned to its elements");
-  if (overlap(request.in, request.out)) return invalid("input and output overlap");
-  return Unit{};
+  return bytes <= limits::kMaxPayload && bytes % 4 == 0;
 }
 
 }  // namespace
@@ -42,35 +21,24 @@ Core::State::State(PeerId self_id, CoreOptions core_options)
     : self(self_id), options(core_options) {
   check(fit_chunk(options.chunk_bytes), "CoreOptions: chunk_bytes is no multiple of 4 up to 4 MiB");
   site.eager_bytes = options.eager_bytes;
+  site.flat_done_members = options.flat_done_members;
 }
 
 // Why the request cannot be taken, if so.
 Status Core::State::refuse(const OpRequest& request) const {
   if (closed) return Error{Code::closed, 0, "the core is closed"};
   if (request.id == 0 || waiting.contains(request.id)) return invalid("the op's id is not new");
-  if ((request.channel & kExchangeBit) != 0) return invalid("the channel's number is too large");
-  if (request.dtype != DType::f32) return invalid("the dtype is unknown");
-  if (request.count > limits::kMaxVectorBytes / dtype_bytes(request.dtype)) {
-    return invalid("the op has too many elements");
+  if (Status status = check_request(request); !status.ok()) return status;
+  if (request.kind == OpKind::broadcast && request.root == self &&
+      request.in.size() != request.out.size()) {
+    return invalid("the root's input has not count elements");
   }
-  if (request.chunk_bytes != 0 && !fit_chunk(request.chunk_bytes)) {
-    return invalid("chunk_bytes is no multiple of 4 up to 4 MiB");
-  }
-  const bool counted = request.kind != OpKind::exchange;
-  if (counted && !channels.contains(request.channel) && channels.size() >= limits::kMaxChannels) {
+  if (is_pairwise(request.kind)) {
+    if (request.partner == self) return invalid("a pair's op needs a partner");
+  } else if (!channels.contains(request.channel) && channels.size() >= limits::kMaxChannels) {
     return invalid("there are too many channels");
   }
-  switch (request.kind) {
-    case OpKind::barrier: return Unit{};
-    case OpKind::broadcast: return check_buffers(request, request.root == self);
-    case OpKind::all_reduce:
-      if (request.plan > Plan::direct) return invalid("the plan is unknown");
-      return check_buffers(request, true);
-    case OpKind::exchange:
-      if (request.partner == self) return invalid("an exchange needs a partner");
-      return check_buffers(request, true);
-  }
-  return invalid("the kind of op is unknown");
+  return Unit{};
 }
 
 ChannelState& Core::State::channel(Channel id) {
@@ -84,16 +52,21 @@ void Core::State::watch(Op& op) {
   if (op.request.deadline != kNever) deadlines.emplace(op.request.deadline, op.request.id);
 }
 
-void Core::State::complete(Op& op, Code code, Epoch epoch, Sequence sequence) {
+void Core::State::complete(Op& op, Code code, Epoch epoch, Sequence sequence,
+                           const Summary& summary) {
   const OpId id = op.request.id;
+  if (code != Code::ok && op.request.restore && !op.request.out.empty()) {
+    std::memcpy(op.request.out.data(), op.request.in.data(), op.request.out.size());
+  }
   site.actions.emplace_back(Release{id});
-  site.actions.emplace_back(Complete{id, code, epoch, sequence});
+  site.actions.emplace_back(Complete{id, code, epoch, sequence, summary});
   deadlines.erase({op.request.deadline, id});
   waiting.erase(id);
   if (code != Code::ok) ++tally.ops_failed;
   op.caller_gone = true;
   op.request.in = {};
   op.request.out = {};
+  op.request.keep.reset();
 }
 
 Core::Core(PeerId self, CoreOptions options) : state_(std::make_unique<State>(self, options)) {}
@@ -103,7 +76,7 @@ Core::~Core() = default;
 Status Core::submit(const OpRequest& request, Nanos /*now*/) {
   Status refused = state_->refuse(request);
   if (!refused.ok()) return refused;
-  if (request.kind == OpKind::exchange) {
+  if (is_pairwise(request.kind)) {
     state_->begin_exchange(request);
     return Unit{};
   }
@@ -111,11 +84,6 @@ Status Core::submit(const OpRequest& request, Nanos /*now*/) {
   auto op = std::make_unique<Op>();
   op->request = request;
   op->ordinal = channel.submitted++;
-  if (request.kind == OpKind::barrier) {
-    op->request.count = 0;
-    op->request.in = {};
-    op->request.out = {};
-  }
   state_->watch(*op);
   channel.queue.push_back(std::move(op));
   state_->advance(channel);
@@ -125,6 +93,10 @@ Status Core::submit(const OpRequest& request, Nanos /*now*/) {
 void Core::abort(OpId op, Nanos /*now*/) {
   const auto found = state_->waiting.find(op);
   if (found != state_->waiting.end()) state_->expire(*found->second, Reason::aborted);
+}
+
+void Core::listen(Channel channel) {
+  if (!state_->closed) state_->listen(channel);
 }
 
 void Core::close() {
@@ -190,6 +162,8 @@ bool Core::next(Action& action) {
   actions.pop_front();
   return true;
 }
+
+bool Core::pull(const PeerId& to, Send& frame) { return state_->pull(to, frame); }
 
 const View& Core::view() const { return state_->site.view; }
 Progress Core::progress() const { return state_->progress(); }

@@ -2,17 +2,21 @@
 // plans.
 //
 // Thread: none of its own; owned and called by one thread (the reactor, or a test).
-// I/O: none. Frames come in through place()/deliver(), go out as actions. Time is an argument.
+// I/O: none. Frames come in through place()/deliver(). Notices go out as Send actions; data waits
+//   until the shell asks for it, when a link has room (DataReady, pull()): so it is made late, and the
+//   most urgent op's goes first. Time is an argument.
 // Ownership: input and output buffers belong to the core from submit() until the op's Complete
-//   action has been taken; it never frees them. Payload spans of Send actions point into those
-//   buffers, or are empty when `owned` holds the bytes. They stay valid until the shell has sent or
-//   purged them: before every Complete, and before an op runs again in a new view, the core emits
-//   Release(op), on which the shell must drop what it still queues for that op (finishing a frame
-//   half sent from a copy) and move what it still receives into its output to memory of its own.
+//   action has been taken; it never frees them. Payload spans point into those buffers, unless
+//   `owned` or `keep` holds the bytes. They stay valid, and unchanged but by what follows from the
+//   receiver's having the frame, until the Release, because a link may have to send a frame again:
+//   before every Complete, when an op fails, and before it runs again in a new view, the core emits
+//   Release(op), on which the shell must drop what it still holds of that op (finishing a frame half
+//   sent from a copy) and move what it still receives for it to memory of its own.
 // Failure: peers' mistakes are Errors of deliver(), or Blame actions when a frame was kept first
 //   (the shell ends that link); an op's own failure is the code in its Complete.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -24,43 +28,43 @@
 #include "atoll/base/limits.h"
 #include "atoll/base/result.h"
 #include "atoll/base/time.h"
+#include "atoll/collective/request.h"
 #include "atoll/collective/view.h"
 #include "atoll/wire/frame.h"
 
 namespace reef {
 
-struct OpRequest {
-  OpId id = 0;  // chosen by the caller, unique
-  Channel channel = 0;
-  OpKind kind = OpKind::barrier;
-  Plan plan = Plan::none;  // none for an all-reduce: the core chooses from size and members
-  DType dtype = DType::f32;
-  std::uint64_t count = 0;
-  PeerId root;                      // broadcast
-  PeerId partner;                   // exchange
-  Sequence tag = 0;                 // exchange: matched with the partner's, apart from the channel
-  std::span<const std::byte> in;    // count elements (broadcast: only the root's is read)
-  std::span<std::byte> out;         // count elements; must not overlap in
-  std::uint32_t chunk_bytes = 0;    // 0: default
-  Nanos deadline = kNever;          // absolute
-};
-
 // --- actions -----------------------------------------------------------------------------------
 struct Send {
   PeerId to;
   FrameHeader header;
-  std::span<const std::byte> payload;  // into an op's buffer, unless `owned` holds it
+  std::span<const std::byte> payload;  // into an op's buffer, unless held by one of the next two
   std::vector<std::byte> owned;        // small payloads (START)
-  OpId op = 0;                         // whose buffer; 0 for notices
+  std::shared_ptr<const void> keep;    // what a plan has made
+  OpId op = 0;                         // whose data; 0 for notices
+};
+struct DataReady {  // there is data for this peer: pull() it
+  PeerId peer;
 };
 struct Release {  // drop every reference to this op's buffers, now; the op may run again
   OpId op = 0;
+};
+struct Summary {  // of an op that committed
+  Plan plan = Plan::none;
+  Rank members = 0;
+  Rank contributors = 0;    // reductions: members whose weight is not 0
+  double total_weight = 0;  // reductions
+  EncodeReport encoded;     // what this member's encoders met
+  std::vector<double> weights;       // reductions: by rank
+  std::vector<std::uint64_t> notes;  // by rank
+  std::uint32_t chunk_bytes = 0;
 };
 struct Complete {
   OpId op = 0;
   Code code = Code::ok;
   Epoch epoch = 0;        // the view whose members contributed to the result
   Sequence sequence = 0;  // its number on the channel
+  Summary summary;
 };
 struct Fenced {
   std::uint64_t attempt = 0;
@@ -75,14 +79,29 @@ struct Blame {  // a frame kept from this peer turned out to break the protocol:
   PeerId peer;
   Error error;
 };
-using Action = std::variant<Send, Release, Complete, Fenced, Installed, Blame>;
+struct Offered {  // a member's send that nobody receives yet, on a channel that is listened to
+  PeerId peer;
+  Channel channel = 0;
+  Sequence tag = 0;
+};
+using Action =
+    std::variant<Send, DataReady, Release, Complete, Fenced, Installed, Blame, Offered>;
 
+// The same on all members.
 struct CoreOptions {
-  std::uint32_t chunk_bytes = limits::kDefaultChunkBytes;
+  std::uint32_t chunk_bytes = 0;  // 0: from the vector's size
   std::size_t eager_bytes = limits::kEagerBytes;
-  // An all-reduce of at most this many bytes uses the direct plan: two exchanges, whatever the
-  // number of members. A larger one goes around the ring.
-  std::uint64_t direct_max_bytes = 1u << 20;
+  // Up to so many members each tells each that it is done; more do it along a tree.
+  Rank flat_done_members = 8;
+  // All-reduces whose plan is left open, without a measured topology, or where its links are so fast
+  // that processors are the bottleneck: up to so many bytes (and members) everybody sends everything
+  // to everybody; with more members, up to so many bytes doubling; else direct, with a codec or up
+  // to so many bytes of the vector (unmeasured) or of a member's part (fast); else the ring.
+  std::uint64_t mesh_max_bytes = 16u << 10;
+  Rank mesh_max_members = 8;
+  std::uint64_t doubling_max_bytes = 16u << 10;
+  std::uint64_t direct_max_bytes = 32u << 20;
+  std::uint64_t direct_max_part_bytes = 128u << 10;
 };
 
 class Core {
@@ -97,6 +116,9 @@ class Core {
   Status submit(const OpRequest& request, Nanos now);
   // Fails the op on all members (code aborted) unless it is already done here. Unknown: no effect.
   void abort(OpId op, Nanos now);
+  // From now on an Offered tells of every send on this channel that comes before its recv, and at
+  // once of those that wait: for who receives from whoever sends first. Once for each of them.
+  void listen(Channel channel);
   // Completes all ops with `closed`; nothing may be called afterwards but next().
   void close();
 
@@ -125,6 +147,9 @@ class Core {
 
   // The next action, in order; false when there is none.
   bool next(Action& action);
+  // The next data frame for this peer, of its most urgent op; false when there is none for now: a
+  // DataReady will tell.
+  bool pull(const PeerId& to, Send& frame);
 
   [[nodiscard]] const View& view() const;
   [[nodiscard]] Progress progress() const;
@@ -134,6 +159,8 @@ class Core {
     std::uint64_t ops_committed = 0;
     std::uint64_t ops_failed = 0;
     std::uint64_t ops_rerun = 0;
+    // Of ops, handed to links, by how they were encoded; what is no fp32 vector travels as it is.
+    std::array<std::uint64_t, kCodecs> payload_bytes{};
   };
   [[nodiscard]] const Tally& tally() const;
 

@@ -56,6 +56,19 @@ std::vector<EarlyFrames::Frame> EarlyFrames::take(const PeerId& from, const Key&
   return frames;
 }
 
+std::vector<EarlyFrames::Key> EarlyFrames::started(const PeerId& from, Epoch epoch,
+                                                   Channel channel) const {
+  std::vector<Key> keys;
+  const auto shelf = shelves_.find(from);
+  if (shelf == shelves_.end()) return keys;
+  for (auto at = shelf->second.ops.lower_bound({epoch, channel, 0});
+       at != shelf->second.ops.end() && at->first.epoch == epoch && at->first.channel == channel;
+       ++at) {
+    if (at->second.front().header.type == FrameType::start) keys.push_back(at->first);
+  }
+  return keys;
+}
+
 void EarlyFrames::drop(const PeerId& from) {
   const auto shelf = shelves_.find(from);
   if (shelf == shelves_.end()) return;

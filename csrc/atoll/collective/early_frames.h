@@ -22,6 +22,10 @@ namespace reef {
 
 // On the wire the highest bit of `channel` tells exchanges from the channel's ops.
 inline constexpr Channel kExchangeBit = Channel{1} << 31;
+// A send moreover has one of these, by whether it goes to a higher or to a lower rank.
+inline constexpr Channel kSendUpBit = Channel{1} << 30;
+inline constexpr Channel kSendDownBit = Channel{1} << 29;
+inline constexpr Channel kPairBits = kExchangeBit | kSendUpBit | kSendDownBit;
 
 class EarlyFrames {
  public:
@@ -39,6 +43,8 @@ class EarlyFrames {
   Status keep(const PeerId& from, const FrameHeader& header, std::span<const std::byte> payload);
   // The frames of one op from one peer in the order of their arrival, no longer kept.
   [[nodiscard]] std::vector<Frame> take(const PeerId& from, const Key& key);
+  // What one peer has begun, of these: for each op, its key.
+  [[nodiscard]] std::vector<Key> started(const PeerId& from, Epoch epoch, Channel channel) const;
   void drop(const PeerId& from);
   // Forgets the epochs before `epoch`; returns the number of frames.
   std::uint64_t drop_before(Epoch epoch);

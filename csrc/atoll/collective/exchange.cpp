@@ -1,25 +1,45 @@
 // Pair exchanges: outside the channel's order and the commit rule. One lives in one view, and ends
 // at the latest with it.
 
+#include <deque>
+#include <set>
 #include <string>
 
+#include "atoll/collective/planning.h"
 #include "atoll/collective/state.h"
 
 namespace reef {
 
 namespace {
 
-constexpr std::size_t kFailedExchangesKept = 1'024;
+constexpr std::size_t kExchangesRemembered = 1'024;
+
+bool is_send(Channel wire) { return (wire & (kSendUpBit | kSendDownBit)) != 0; }
+
+template <typename Key>
+void remember(std::set<Key>& known, std::deque<Key>& order, const Key& key) {
+  if (known.insert(key).second) order.push_back(key);
+  if (order.size() <= kExchangesRemembered) return;
+  known.erase(order.front());
+  order.pop_front();
+}
 
 }  // namespace
+
+// The channel on the wire: exchanges and the two directions of sends do not meet.
+Channel Core::State::pair_channel(const OpRequest& request, Rank partner) const {
+  if (request.kind == OpKind::exchange) return request.channel | kExchangeBit;
+  const bool up = (request.kind == OpKind::send) == (site.self < partner);
+  return request.channel | kExchangeBit | (up ? kSendUpBit : kSendDownBit);
+}
 
 void Core::State::begin_exchange(const OpRequest& request) {
   Op op;
   op.request = request;
   const auto rank = ranks.find(request.partner);
   const bool possible = member && !frozen && rank != ranks.end();
-  const ExchangeKey key{request.channel | kExchangeBit, request.tag,
-                        possible ? rank->second : Rank{0}};
+  const Rank partner = possible ? rank->second : Rank{0};
+  const ExchangeKey key{pair_channel(request, partner), request.tag, partner};
   if (!possible || exchanges.contains(key)) {
     watch(op);
     const Code code = !member ? Code::not_member : possible ? Code::invalid : Code::peer_lost;
@@ -27,6 +47,7 @@ void Core::State::begin_exchange(const OpRequest& request) {
     return;
   }
   failed_exchanges.erase(key);
+  ended_receipts.erase(key);
   Exchange& exchange = exchanges.try_emplace(key, site).first->second;
   exchange.op = op;
   watch(exchange.op);
@@ -34,10 +55,13 @@ void Core::State::begin_exchange(const OpRequest& request) {
   terms.wire_channel = key.channel;
   terms.sequence = request.tag;
   terms.op = request.id;
-  terms.description = describe(op);
+  terms.description = describe(request);
+  terms.priority = request.priority;
   terms.pair = true;
   terms.partner = key.partner;
-  exchange.run.begin(terms, plan_for(op, terms.description));
+  terms.tells = request.kind != OpKind::send;
+  terms.hears = request.kind != OpKind::recv;
+  exchange.run.begin(terms, make_plan(request, terms.description, site.self, site.view, {}));
   if (!early.empty()) take_early(exchange.run, key.partner);
   settle_exchange(key);
 }
@@ -48,7 +72,16 @@ Status Core::State::deliver_exchange(const PeerId& from, Rank rank, const FrameH
   const auto found = exchanges.find(key);
   if (found == exchanges.end()) {
     if (failed_exchanges.contains(key)) return Unit{};
+    if (header.type == FrameType::start) {
+      ended_receipts.erase(key);
+    } else if (header.type == FrameType::done && ended_receipts.contains(key)) {
+      return Unit{};
+    }
     ++tally.early_frames;
+    const Channel channel = header.channel & ~kPairBits;
+    if (header.type == FrameType::start && is_send(header.channel) && listened.contains(channel)) {
+      site.actions.emplace_back(Offered{from, channel, header.sequence});
+    }
     return early.keep(from, header, payload);
   }
   Run& run = found->second.run;
@@ -65,6 +98,18 @@ Status Core::State::deliver_exchange(const PeerId& from, Rank rank, const FrameH
   }
   settle_exchange(key);
   return Unit{};
+}
+
+void Core::State::listen(Channel channel) {
+  if (!listened.insert(channel).second) return;
+  for (Rank rank = 0; rank < site.view.size(); ++rank) {
+    if (rank == site.self) continue;
+    const PeerId& peer = site.view.members[rank];
+    const Channel wire = channel | kExchangeBit | (rank < site.self ? kSendUpBit : kSendDownBit);
+    for (const EarlyFrames::Key& key : early.started(peer, site.view.epoch, wire)) {
+      site.actions.emplace_back(Offered{peer, channel, key.sequence});
+    }
+  }
 }
 
 void Core::State::settle_exchange(const ExchangeKey& key) {
@@ -84,14 +129,14 @@ void Core::State::settle_exchange(const ExchangeKey& key) {
 void Core::State::end_exchange(ExchangeKey key, Code code) {
   const auto found = exchanges.find(key);
   Exchange& exchange = found->second;
+  const bool receipt = !exchange.run.terms().hears;
   end_run(exchange.run);
   complete(exchange.op, code, site.view.epoch, key.tag);
   exchanges.erase(found);
-  if (code == Code::ok) return;
-  if (failed_exchanges.insert(key).second) failed_exchanges_order.push_back(key);
-  if (failed_exchanges_order.size() > kFailedExchangesKept) {
-    failed_exchanges.erase(failed_exchanges_order.front());
-    failed_exchanges_order.pop_front();
+  if (code != Code::ok) {
+    remember(failed_exchanges, failed_exchanges_order, key);
+  } else if (receipt) {
+    remember(ended_receipts, ended_receipts_order, key);
   }
 }
 
@@ -100,8 +145,8 @@ void Core::State::end_exchanges(Code code) {
 }
 
 void Core::State::expire_exchange(Op& op, Reason reason) {
-  const ExchangeKey key{op.request.channel | kExchangeBit, op.request.tag,
-                        ranks.at(op.request.partner)};
+  const Rank partner = ranks.at(op.request.partner);
+  const ExchangeKey key{pair_channel(op.request, partner), op.request.tag, partner};
   Run& run = exchanges.at(key).run;
   // After DONE(0) the partner may have ended the exchange well, and needs no more news of it.
   if (!run.good()) run.fail(reason);

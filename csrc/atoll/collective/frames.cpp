@@ -13,7 +13,7 @@ Error violation(const PeerId& from, const FrameHeader& header, const char* what)
                "peer " + from.shorthand() + " sent a frame of type " +
                    std::to_string(static_cast<int>(header.type)) + " for op " +
                    std::to_string(header.sequence) + " on channel " +
-                   std::to_string(header.channel & ~kExchangeBit) + ": " + what};
+                   std::to_string(header.channel & ~kPairBits) + ": " + what};
 }
 
 bool is_op_frame(FrameType type) {
@@ -28,7 +28,7 @@ std::span<std::byte> Core::State::place(const PeerId& from, const FrameHeader& h
   if (rank == ranks.end() || rank->second == site.self || header.sender_rank != rank->second) {
     return {};
   }
-  const Run* run = nullptr;
+  Run* run = nullptr;
   if ((header.channel & kExchangeBit) != 0) {
     const auto found = exchanges.find({header.channel, header.sequence, rank->second});
     if (found != exchanges.end()) run = &found->second.run;
@@ -43,6 +43,22 @@ std::span<std::byte> Core::State::place(const PeerId& from, const FrameHeader& h
   const std::span<std::byte> where = run->place(rank->second, header);
   if (!where.empty()) op = run->terms().op;
   return where;
+}
+
+bool Core::State::pull(const PeerId& to, Send& frame) {
+  if (closed || frozen || !member) return false;
+  const auto rank = ranks.find(to);
+  if (rank == ranks.end()) return false;
+  std::vector<Run*>& lane = site.lanes[rank->second];
+  while (!lane.empty()) {
+    if (lane.front()->pull(rank->second, frame)) {
+      const CodecId codec = lane.front()->terms().description.codec;
+      tally.payload_bytes[static_cast<std::size_t>(codec)] += frame.header.length;
+      return true;
+    }
+    lane.erase(lane.begin());
+  }
+  return false;
 }
 
 Status Core::State::deliver(const PeerId& from, const FrameHeader& header,

@@ -1,49 +1,44 @@
 // An op's life on its channel: queued, started, good or failed, committed. See run.h for the rule.
 
+#include "atoll/collective/planning.h"
 #include "atoll/collective/state.h"
 
 namespace reef {
 
-OpDescription Core::State::describe(const Op& op) const {
-  const OpRequest& request = op.request;
+OpDescription Core::State::describe(const OpRequest& request) const {
   OpDescription description;
-  description.kind = request.kind;
+  description.kind = request.kind == OpKind::recv ? OpKind::send : request.kind;
   description.dtype = request.dtype;
   description.count = request.count;
-  description.chunk_bytes = request.chunk_bytes != 0 ? request.chunk_bytes : options.chunk_bytes;
-  if (request.kind == OpKind::all_reduce) {
-    description.reduction = Reduction::sum;
-    const std::uint64_t bytes = request.count * dtype_bytes(request.dtype);
-    const Plan best = bytes <= options.direct_max_bytes ? Plan::direct : Plan::ring;
-    description.plan = request.plan == Plan::none ? best : request.plan;
+  description.note = request.note;
+  if (request.kind == OpKind::barrier) return description;
+  if (is_reducing(request.kind)) {
+    description.reduction = request.reduction;
+    description.codec = request.codec.id;
+    description.rounding = request.codec.rounding;
+    description.weight = request.weight;
   } else if (request.kind == OpKind::broadcast) {
     const auto root = ranks.find(request.root);
     description.root = root == ranks.end() ? 0 : root->second;
-  } else if (request.kind == OpKind::barrier) {
-    description.chunk_bytes = 0;
+  } else if (request.kind == OpKind::send || request.kind == OpKind::recv) {
+    description.root = request.kind == OpKind::send ? site.self : ranks.at(request.partner);
+  } else if (request.kind == OpKind::all_gather) {
+    description.digest = digest_of(request.counts);
+    if (!request.counts.empty()) description.count = 0;  // each has its own
   }
+  const Choice choice = choose(request, site.view, options);
+  if (request.kind == OpKind::all_reduce) description.plan = choice.plan;
+  description.chunk_bytes = choice.chunk_bytes;
   return description;
 }
 
-std::unique_ptr<PlanRun> Core::State::plan_for(const Op& op, const OpDescription& description) {
-  PlanSetup setup;
-  setup.self = site.self;
-  setup.members = site.view.size();
-  setup.in = op.request.in;
-  setup.out = op.request.out;
-  setup.chunk_bytes = description.chunk_bytes;
-  switch (op.request.kind) {
-    case OpKind::all_reduce:
-      return description.plan == Plan::ring ? make_ring(setup) : make_direct(setup);
-    case OpKind::broadcast:
-      setup.other = description.root;
-      return make_broadcast(setup);
-    case OpKind::exchange:
-      setup.other = ranks.at(op.request.partner);
-      return make_swap(setup);
-    case OpKind::barrier: break;
+// Why this view cannot run the op, if so.
+Reason Core::State::misfit(const OpRequest& request) const {
+  if (request.epoch != 0 && (request.epoch < members_since || request.epoch > site.view.epoch)) {
+    return Reason::view_changed;
   }
-  return nullptr;
+  if (request.kind == OpKind::broadcast && !ranks.contains(request.root)) return Reason::root_lost;
+  return fits(request, site.self, site.view.size()) ? Reason::none : Reason::mismatch;
 }
 
 bool Core::State::may_start(const ChannelState& channel) const {
@@ -71,19 +66,27 @@ void Core::State::advance(ChannelState& channel) {
 }
 
 void Core::State::start(ChannelState& channel) {
-  const Op& op = *channel.queue.front();
-  const bool root_lost =
-      op.request.kind == OpKind::broadcast && !ranks.contains(op.request.root);
-  const Reason reason =
-      op.reason == Reason::none && root_lost ? Reason::root_lost : op.reason;
+  Op& op = *channel.queue.front();
+  Reason reason = op.reason == Reason::none ? misfit(op.request) : op.reason;
+  if (reason == Reason::none && op.spent) reason = Reason::view_changed;
   Run::Terms terms;
   terms.wire_channel = channel.id;
   terms.sequence = channel.committed;
   terms.op = op.request.id;
-  terms.description = describe(op);
+  terms.description = describe(op.request);
+  terms.priority = op.request.priority;
   channel.running = true;
-  channel.run.begin(terms,
-                    reason == Reason::none ? plan_for(op, terms.description) : nullptr);
+  const Weights& weights =
+      channel.run.expect(site.view.size(), site.self, terms.description.weight);
+  std::unique_ptr<PlanRun> plan;
+  if (reason == Reason::none) {
+    if (in_place(op.request)) {
+      op.spent = works_in_place(terms.description);
+      if (!op.spent) set_input_aside(op.request);
+    }
+    plan = make_plan(op.request, terms.description, site.self, site.view, weights);
+  }
+  channel.run.begin(terms, std::move(plan));
   if (reason != Reason::none) channel.run.fail(reason);
   if (!early.empty()) take_early_of_all(channel.run);
 }
@@ -93,8 +96,9 @@ void Core::State::commit(ChannelState& channel, Code code, Reason reason) {
   std::unique_ptr<Op> op = std::move(channel.queue.front());
   channel.queue.pop_front();
   channel.running = false;
+  const Summary summary = code == Code::ok ? channel.run.summary() : Summary{};
   end_run(channel.run);
-  if (!op->caller_gone) complete(*op, code, site.view.epoch, channel.committed);
+  if (!op->caller_gone) complete(*op, code, site.view.epoch, channel.committed, summary);
   ++channel.committed;
   channel.failed_last.reset();
   if (code == Code::ok) {
@@ -119,7 +123,7 @@ void Core::State::run_again(ChannelState& channel) {
 // The op's deadline has passed, or its caller aborts it. The caller is let go at once; the op keeps
 // its place, failed, because the other members will have it run.
 void Core::State::expire(Op& op, Reason reason) {
-  if (op.request.kind == OpKind::exchange) {
+  if (is_pairwise(op.request.kind)) {
     expire_exchange(op, reason);
     return;
   }

@@ -28,6 +28,8 @@ struct Op {
   // The caller has its Complete, and the buffers: what is left only keeps the op's place, because
   // the other members run it too.
   bool caller_gone = false;
+  // It has begun over its own input, which may be no more.
+  bool spent = false;
 };
 
 struct ChannelState {
@@ -65,6 +67,7 @@ struct Core::State {
   CoreOptions options;
   RunSite site;
   std::unordered_map<PeerId, Rank> ranks;  // of site.view
+  Epoch members_since = 0;  // the view from which on the members are those of now
   bool member = false;                     // this peer is in site.view
   bool closed = false;
   bool fenced = false;  // no op starts
@@ -80,6 +83,10 @@ struct Core::State {
   // Exchanges of this view that failed here: what still comes for them is nothing new.
   std::set<ExchangeKey> failed_exchanges;
   std::deque<ExchangeKey> failed_exchanges_order;
+  // Receipts that went well: a sender that does not know yet may still give up.
+  std::set<ExchangeKey> ended_receipts;
+  std::deque<ExchangeKey> ended_receipts_order;
+  std::set<Channel> listened;  // Offered tells of sends there
   std::unordered_map<OpId, Op*> waiting;  // ops whose caller waits
   std::set<std::pair<Nanos, OpId>> deadlines;
   EarlyFrames early;
@@ -89,11 +96,11 @@ struct Core::State {
   [[nodiscard]] Status refuse(const OpRequest& request) const;
   ChannelState& channel(Channel id);
   void watch(Op& op);
-  void complete(Op& op, Code code, Epoch epoch, Sequence sequence);
+  void complete(Op& op, Code code, Epoch epoch, Sequence sequence, const Summary& summary = {});
 
   // ops.cpp
-  [[nodiscard]] OpDescription describe(const Op& op) const;
-  [[nodiscard]] std::unique_ptr<PlanRun> plan_for(const Op& op, const OpDescription& description);
+  [[nodiscard]] OpDescription describe(const OpRequest& request) const;
+  [[nodiscard]] Reason misfit(const OpRequest& request) const;
   [[nodiscard]] bool may_start(const ChannelState& channel) const;
   void advance(ChannelState& channel);
   void start(ChannelState& channel);
@@ -104,6 +111,7 @@ struct Core::State {
   // frames.cpp
   Status deliver(const PeerId& from, const FrameHeader& header, std::span<const std::byte> payload);
   std::span<std::byte> place(const PeerId& from, const FrameHeader& header, OpId& op);
+  bool pull(const PeerId& to, Send& frame);
   Status deliver_op(const PeerId& from, Rank rank, const FrameHeader& header,
                     std::span<const std::byte> payload);
   void take_early(Run& run, Rank from);
@@ -112,8 +120,10 @@ struct Core::State {
 
   // exchange.cpp
   void begin_exchange(const OpRequest& request);
+  [[nodiscard]] Channel pair_channel(const OpRequest& request, Rank partner) const;
   Status deliver_exchange(const PeerId& from, Rank rank, const FrameHeader& header,
                           std::span<const std::byte> payload);
+  void listen(Channel channel);
   void settle_exchange(const ExchangeKey& key);
   void end_exchange(ExchangeKey key, Code code);
   void end_exchanges(Code code);

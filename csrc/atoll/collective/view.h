@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -10,9 +11,13 @@
 
 namespace reef {
 
+struct Topology;  // atoll/topology/topology.h
+
 struct View {
   Epoch epoch = 0;              // 0: no view yet
   std::vector<PeerId> members;  // by rank, oldest first
+  // What was measured of the links between the members, the same on all of them; null: nothing.
+  std::shared_ptr<const Topology> topology = nullptr;
   [[nodiscard]] std::optional<Rank> rank_of(const PeerId& peer) const;
   [[nodiscard]] Rank size() const { return static_cast<Rank>(members.size()); }
 };

@@ -68,12 +68,13 @@ void Core::State::switch_to(const View& view, const Starts& starts) {
   end_exchanges(Code::peer_lost);
   failed_exchanges.clear();
   failed_exchanges_order.clear();
+  ended_receipts.clear();
+  ended_receipts_order.clear();
 
   member = rank.has_value();
-  site.view = view;
+  if (view.members != site.view.members) members_since = view.epoch;
+  site.enter(view, rank.value_or(0));
   if (!member) site.view.members.clear();
-  site.self = rank.value_or(0);
-  site.eager.assign(site.view.size(), EagerLoad{});
   ranks.clear();
   for (Rank each = 0; each < site.view.size(); ++each) ranks.emplace(site.view.members[each], each);
   fenced = frozen = false;

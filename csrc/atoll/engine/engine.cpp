@@ -19,40 +19,12 @@ namespace {
 Error invalid(const char* what) { return Error{Code::invalid, 0, what}; }
 
 Status validate(const EngineOptions& options) {
-  if (options.connections < 1 || options.connections > limits::kMaxConnectionsPerLink) {
-    return invalid("a link has 1 to 16 connections");
+  if (options.connections > limits::kMaxConnectionsPerLink) {
+    return invalid("a link has 1 to 16 connections, or 0: as its measurement says");
   }
   if (options.heartbeat <= 0 || options.silence <= options.heartbeat ||
-      options.dial_timeout <= 0 || options.handshake_timeout <= 0) {
+      options.repair_grace <= 0 || options.keepalive < 0 || options.dial_timeout <= 0 || options.handshake_timeout <= 0) {
     return invalid("times must be positive, and silence longer than heartbeat");
-  }
-  return Unit{};
-}
-
-bool overlap(std::span<const std::byte> a, std::span<const std::byte> b) {
-  const auto first = reinterpret_cast<std::uintptr_t>(a.data());
-  const auto second = reinterpret_cast<std::uintptr_t>(b.data());
-  return !a.empty() && !b.empty() && first < second + b.size() && second < first + a.size();
-}
-
-// What can be refused before the op is on its way. The core looks again, and at more.
-Status validate(const OpRequest& request) {
-  const std::uint64_t width = dtype_bytes(request.dtype);
-  if (request.count > limits::kMaxVectorBytes / width) {
-    return invalid("an op has at most 2^40 bytes");
-  }
-  const std::uint64_t bytes = request.count * width;
-  if (request.kind == OpKind::barrier ? bytes != 0 : request.out.size() != bytes) {
-    return invalid("the output must hold count elements, and a barrier none");
-  }
-  if (request.in.size() != bytes && !(request.kind == OpKind::broadcast && request.in.empty())) {
-    return invalid("the input must hold count elements");
-  }
-  if (overlap(request.in, request.out)) {
-    return invalid("input and output must not overlap");
-  }
-  if (request.channel >= limits::kMaxChannels) {
-    return invalid("there are channels 0 to 4095");
   }
   return Unit{};
 }
@@ -92,6 +64,14 @@ Result<std::unique_ptr<Engine>> Engine::create(const EngineOptions& options) {
   if (Status status = validate(options); !status.ok()) {
     return status.error();
   }
+  std::unique_ptr<TlsContext> tls;
+  if (options.tls.wanted()) {
+    auto made = TlsContext::create(options.tls);
+    if (!made) {
+      return made.error();
+    }
+    tls = std::move(made.value());
+  }
   auto listener = listen_on(options.bind_host, options.bind_port);
   if (!listener) {
     return listener.error();
@@ -104,8 +84,8 @@ Result<std::unique_ptr<Engine>> Engine::create(const EngineOptions& options) {
   const std::uint16_t port = local_port(listener.value().get());
   auto impl = std::make_unique<Impl>(options.self, port, std::move(bell.value()),
                                      std::move(events.value()));
-  auto shell = Shell::create(options, std::move(listener.value()), impl->mailbox, impl->ops,
-                             impl->events);
+  auto shell = Shell::create(options, std::move(tls), std::move(listener.value()), impl->mailbox,
+                             impl->ops, impl->events);
   if (!shell) {
     return shell.error();
   }
@@ -116,16 +96,35 @@ Result<std::unique_ptr<Engine>> Engine::create(const EngineOptions& options) {
 
 std::uint16_t Engine::port() const { return impl_->port; }
 
-void Engine::expect(const PeerId& peer) {
+void Engine::expect(const PeerId& peer, const Endpoints& endpoints, const Names& names) {
   if (peer != impl_->self) {
-    impl_->mailbox->post(ExpectCommand{peer});
+    impl_->mailbox->post(ExpectCommand{peer, endpoints, names});
   }
 }
 
-void Engine::dial(const PeerId& peer, const std::string& host, std::uint16_t port) {
+void Engine::dial(const PeerId& peer, const Endpoints& endpoints, const Names& names) {
   if (peer != impl_->self) {
-    impl_->mailbox->post(DialCommand{peer, host, port});
+    impl_->mailbox->post(DialCommand{peer, endpoints, nullptr, names});
   }
+}
+
+void Engine::dial(const PeerId& peer, const Endpoints& endpoints, const PeerId& relay,
+                  const Ticket& ticket, const Names& names) {
+  if (peer != impl_->self && relay != impl_->self && relay != peer) {
+    auto detour = std::make_shared<const Detour>(
+        Detour{relay, ask_relay(impl_->self, peer, ticket)});
+    impl_->mailbox->post(DialCommand{peer, endpoints, std::move(detour), names});
+  }
+}
+
+void Engine::carry(const PeerId& one, const PeerId& other, const Ticket& ticket) {
+  if (one != impl_->self && other != impl_->self && one != other) {
+    impl_->mailbox->post(CarryCommand{one, other, ticket});
+  }
+}
+
+void Engine::uncarry(const PeerId& one, const PeerId& other) {
+  impl_->mailbox->post(CarryCommand{one, other, std::nullopt});
 }
 
 void Engine::drop(const PeerId& peer) { impl_->mailbox->post(DropCommand{peer}); }
@@ -139,10 +138,13 @@ void Engine::install(const View& view, const Starts& starts, Change kind) {
 }
 
 Result<OpId> Engine::submit(OpRequest request) {
-  if (Status status = validate(request); !status.ok()) {
+  if (in_place(request) && !request.overwrite) {
+    set_input_aside(request);
+  }
+  if (Status status = check_request(request); !status.ok()) {
     return status.error();
   }
-  const OpId op = impl_->ops.open(monotonic_now());
+  const OpId op = impl_->ops.open(monotonic_now(), !request.quiet);
   request.id = op;
   if (!impl_->mailbox->post(SubmitCommand{std::move(request)})) {
     impl_->ops.withdraw(op);
@@ -151,7 +153,15 @@ Result<OpId> Engine::submit(OpRequest request) {
   return op;
 }
 
+void Engine::watch(OpId op) {
+  if (impl_->ops.watch(op)) {
+    impl_->events.nudge();
+  }
+}
+
 void Engine::abort(OpId op) { impl_->mailbox->post(AbortCommand{op}); }
+
+void Engine::listen(Channel channel) { impl_->mailbox->post(ListenCommand{channel}); }
 
 std::optional<Outcome> Engine::wait(OpId op, Nanos timeout) { return impl_->ops.wait(op, timeout); }
 
@@ -180,6 +190,21 @@ Result<OpId> Engine::fetch(const PeerId& donor, std::uint64_t revision, std::uin
     return Error{Code::closed, 0, "the engine is closed"};
   }
   return op;
+}
+
+Result<OpId> Engine::probe(const PeerId& peer, const ProbeOptions& options) {
+  const Nanos now = monotonic_now();
+  ProbeRequest request;
+  request.op = impl_->ops.open(now);
+  request.peer = peer;
+  request.duration = options.duration;
+  request.max_bytes = options.max_bytes;
+  request.deadline = options.timeout >= kNever - now ? kNever : now + options.timeout;
+  if (!impl_->mailbox->post(ProbeCommand{request})) {
+    impl_->ops.withdraw(request.op);
+    return Error{Code::closed, 0, "the engine is closed"};
+  }
+  return request.op;
 }
 
 int Engine::event_fd() const { return impl_->events.fd(); }

@@ -137,6 +137,12 @@ Destination Fetcher::place(const PeerId& from, const FrameHeader& header) {
   return {out.subspan(at, header.length), header.sequence};
 }
 
+void Fetcher::displaced(const PeerId& from, const FrameHeader& header) {
+  if (Fetch* fetch = find(from, header)) {
+    fetch->announced -= std::min<std::uint64_t>(header.length, fetch->announced);
+  }
+}
+
 Status Fetcher::deliver(const PeerId& from, const FrameHeader& header,
                         std::span<const std::byte> payload) {
   Fetch* fetch = find(from, header);

@@ -57,6 +57,8 @@ class Fetcher {
   void close();
 
   // STATE_DATA and STATE_NACK of `from`: where a payload goes, and that a whole frame has arrived.
+  // A frame for which place() was asked will come again.
+  void displaced(const PeerId& from, const FrameHeader& header);
   Destination place(const PeerId& from, const FrameHeader& header);
   Status deliver(const PeerId& from, const FrameHeader& header,
                  std::span<const std::byte> payload);

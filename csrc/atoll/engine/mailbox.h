@@ -5,6 +5,7 @@
 #include <future>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -12,6 +13,7 @@
 
 #include "atoll/engine/engine.h"
 #include "atoll/engine/fetcher.h"
+#include "atoll/engine/prober.h"
 #include "atoll/net/socket.h"
 #include "atoll/net/wakeup.h"
 
@@ -23,13 +25,24 @@ struct SubmitCommand {
 struct AbortCommand {
   OpId op = 0;
 };
+struct ListenCommand {
+  Channel channel = 0;
+};
 struct ExpectCommand {
   PeerId peer;
+  Endpoints endpoints;
+  Names names;
 };
 struct DialCommand {
   PeerId peer;
-  std::string host;
-  std::uint16_t port = 0;
+  Endpoints endpoints;
+  std::shared_ptr<const Detour> detour;  // null: straight
+  Names names;
+};
+struct CarryCommand {
+  PeerId one;
+  PeerId other;
+  std::optional<Ticket> ticket;  // nothing: no more
 };
 struct DropCommand {
   PeerId peer;
@@ -49,18 +62,25 @@ struct PublishCommand {
 struct FetchCommand {
   FetchRequest request;
 };
+struct ProbeCommand {
+  ProbeRequest request;
+};
 struct ResolvedCommand {
   std::uint64_t ticket = 0;
   Result<std::vector<Address>> addresses;
+};
+struct DiedCommand {
+  std::uint64_t ticket = 0;  // of the death watch
 };
 struct StatsCommand {
   std::shared_ptr<std::promise<EngineStats>> answer;
 };
 struct CloseCommand {};
 
-using Command = std::variant<SubmitCommand, AbortCommand, ExpectCommand, DialCommand, DropCommand,
-                             FenceCommand, InstallCommand, PublishCommand, FetchCommand,
-                             ResolvedCommand, StatsCommand, CloseCommand>;
+using Command = std::variant<SubmitCommand, AbortCommand, ListenCommand, ExpectCommand, DialCommand,
+                             CarryCommand, DropCommand, FenceCommand, InstallCommand,
+                             PublishCommand, FetchCommand, ProbeCommand, ResolvedCommand,
+                             DiedCommand, StatsCommand, CloseCommand>;
 
 class Mailbox {
  public:

@@ -12,19 +12,23 @@ constexpr Nanos kLongestWait = 3'600 * kSecond;
 
 }  // namespace
 
-OpId OpTable::open(Nanos now) {
+OpId OpTable::open(Nanos now, bool watched) {
   const std::lock_guard lock(mutex_);
   const OpId op = ++last_;
-  entries_[op].submitted = now;
+  Entry& entry = entries_[op];
+  entry.submitted = now;
+  entry.watched = watched;
   return op;
 }
 
-void OpTable::finish(OpId op, Outcome outcome) {
+bool OpTable::finish(OpId op, Outcome outcome) {
   bool notify = false;
+  bool watched = false;
   {
     const std::lock_guard lock(mutex_);
     const auto at = entries_.find(op);
     check(at != entries_.end() && !at->second.outcome, "OpTable::finish: the op is not open");
+    watched = at->second.watched;
     outcome.elapsed = monotonic_now() - at->second.submitted;
     if (at->second.released) {
       entries_.erase(at);
@@ -36,6 +40,17 @@ void OpTable::finish(OpId op, Outcome outcome) {
   if (notify) {
     finished_.notify_all();
   }
+  return watched;
+}
+
+bool OpTable::watch(OpId op) {
+  const std::lock_guard lock(mutex_);
+  const auto at = entries_.find(op);
+  if (at == entries_.end()) {
+    return true;
+  }
+  at->second.watched = true;
+  return at->second.outcome.has_value();
 }
 
 std::optional<Outcome> OpTable::wait(OpId op, Nanos timeout) {

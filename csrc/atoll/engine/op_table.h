@@ -17,9 +17,12 @@ namespace reef {
 
 class OpTable {
  public:
-  OpId open(Nanos now);
-  // Sets outcome.elapsed, too. The op must be open and unfinished.
-  void finish(OpId op, Outcome outcome);
+  OpId open(Nanos now, bool watched = true);
+  // Sets outcome.elapsed, too. The op must be open and unfinished. Returns whether somebody waits
+  // for its event.
+  bool finish(OpId op, Outcome outcome);
+  // Its event is waited for from now on. Returns whether the op is over already.
+  bool watch(OpId op);
   // nullopt: not over within the timeout. An op that is not known has the outcome `invalid`.
   std::optional<Outcome> wait(OpId op, Nanos timeout);
   void release(OpId op);
@@ -31,6 +34,7 @@ class OpTable {
     Nanos submitted = 0;
     std::optional<Outcome> outcome;
     bool released = false;
+    bool watched = true;
   };
   std::mutex mutex_;
   std::condition_variable finished_;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "atoll/base/endian.h"
+#include "atoll/engine/frame_of.h"
 
 namespace reef {
 
@@ -25,15 +26,18 @@ std::string explain(Code code) {
     case Code::peer_lost: return "the link to the partner is down";
     case Code::not_member: return "this peer is in no view";
     case Code::invalid: return "the op was refused";
+    case Code::view_changed: return "the view is another one than the op was made for";
     default: return code_name(code);
   }
 }
 
 }  // namespace
 
-Shell::Shell(const EngineOptions& options, std::unique_ptr<Poller> poller,
+Shell::Shell(const EngineOptions& options, std::unique_ptr<TlsContext> tls,
+             std::unique_ptr<Poller> poller,
              std::shared_ptr<Mailbox> mailbox, OpTable& ops, EventQueue& events)
     : options_(options),
+      tls_(std::move(tls)),
       poller_(std::move(poller)),
       mailbox_(std::move(mailbox)),
       ops_(ops),
@@ -42,16 +46,25 @@ Shell::Shell(const EngineOptions& options, std::unique_ptr<Poller> poller,
   Dialer::Options dialing;
   dialing.self = options.self;
   dialing.secret = options.secret;
-  dialing.connections = options.connections;
   dialing.dial_timeout = options.dial_timeout;
   dialing.handshake_timeout = options.handshake_timeout;
+  dialing.tls = tls_.get();
+  dialing.hello_flags = options.checksums ? kHelloChecksums : 0;
   DialerOwner& owner = *this;
   dialer_ = std::make_unique<Dialer>(*poller_, dialing, owner);
+  Relay::Options relaying;
+  relaying.patience = options.handshake_timeout;
+  relaying.silence = options.silence;
+  relaying.keepalive = options.keepalive;
+  relaying.congestion = options.congestion;
+  RelayOwner& its_owner = *this;
+  relay_ = std::make_unique<Relay>(*poller_, relaying, its_owner);
 }
 
 Shell::~Shell() = default;
 
-Result<std::unique_ptr<Shell>> Shell::create(const EngineOptions& options, Fd listener,
+Result<std::unique_ptr<Shell>> Shell::create(const EngineOptions& options,
+                                             std::unique_ptr<TlsContext> tls, Fd listener,
                                              std::shared_ptr<Mailbox> mailbox, OpTable& ops,
                                              EventQueue& events) {
   auto poller = Poller::create();
@@ -59,13 +72,18 @@ Result<std::unique_ptr<Shell>> Shell::create(const EngineOptions& options, Fd li
     return poller.error();
   }
   std::unique_ptr<Shell> shell(
-      new Shell(options, std::move(poller.value()), std::move(mailbox), ops, events));
-  const Acceptor::Options accepting{options.self, options.secret, options.handshake_timeout};
+      new Shell(options, std::move(tls), std::move(poller.value()), std::move(mailbox), ops, events));
+  const std::uint16_t port = local_port(listener.get());
+  const Acceptor::Options accepting{options.self, options.secret, options.handshake_timeout,
+                                      shell->tls_.get(), shell->options_.checksums ? kHelloChecksums : 0};
   auto acceptor = Acceptor::create(*shell->poller_, std::move(listener), accepting, *shell);
   if (!acceptor) {
     return acceptor.error();
   }
   shell->acceptor_ = std::move(acceptor.value());
+  if (options.shared_memory) {
+    shell->meet_locally(port);
+  }
   auto commands = shell->poller_->add(shell->mailbox_->fd(), EPOLLIN, *shell);
   if (!commands) {
     return commands.error();
@@ -77,6 +95,11 @@ Result<std::unique_ptr<Shell>> Shell::create(const EngineOptions& options, Fd li
 // ---- the loop -----------------------------------------------------------------------------------
 
 void Shell::run() {
+  if (local_dialer_) {
+    lives_ = std::make_unique<HeldLives>();
+    deaths_ = DeathWatch::create(
+        [mailbox = mailbox_](std::uint64_t ticket) { mailbox->post(DiedCommand{ticket}); });
+  }
   while (!closing_) {
     const Nanos now = monotonic_now();
     const Nanos next = tick(now);
@@ -93,15 +116,25 @@ Nanos Shell::tick(Nanos now) {
   if (now >= fetcher_due_) {
     fetcher_due_ = fetcher_.tick(now);
   }
+  if (now >= prober_due_) {
+    prober_due_ = prober_.tick(now);
+  }
   if (now >= links_due_) {
     links_due_ = tick_links(now);
+  }
+  if (now >= pace_due_) {
+    pace_due_ = pace_links(now);
   }
   settle();
   // Few and short-lived: asked every time.
   const Nanos dialing = dialer_->tick(now);
   const Nanos accepting = acceptor_->tick(now);
+  const Nanos relaying = relay_->tick(now);
+  const Nanos local = local_dialer_ ? local_dialer_->tick(now) : kNever;
+  const Nanos local_accepting = local_acceptor_ ? local_acceptor_->tick(now) : kNever;
   settle();
-  return std::min({core_due_, fetcher_due_, links_due_, dialing, accepting});
+  return std::min({core_due_, fetcher_due_, prober_due_, links_due_, pace_due_, dialing, accepting,
+                   relaying, local, local_accepting});
 }
 
 Nanos Shell::tick_links(Nanos now) {
@@ -124,8 +157,12 @@ Nanos Shell::tick_links(Nanos now) {
 
 // After each thing that happened: lets the machines speak, the links send, and the dead go.
 void Shell::settle() {
+  mend();
   if (std::exchange(reconsider_, false)) {
     acceptor_->reconsider();
+    if (local_acceptor_) {
+      local_acceptor_->reconsider();
+    }
   }
   pump();
   while (!to_flush_.empty()) {
@@ -137,6 +174,13 @@ void Shell::settle() {
   graveyard_.clear();
   dialer_->sweep();
   acceptor_->sweep();
+  relay_->sweep();
+  if (local_dialer_) {
+    local_dialer_->sweep();
+  }
+  if (local_acceptor_) {
+    local_acceptor_->sweep();
+  }
 }
 
 void Shell::on_ready(std::uint32_t) {
@@ -153,9 +197,12 @@ void Shell::finish() {
   refuse_commands();
   core_.close();
   fetcher_.close();
+  prober_.close();
+  relay_->close();
   settle();
   for (auto& [id, peer] : peers_) {
-    dialer_->cancel(id);
+    cancel_dial(id);
+    let_go(peer);
     if (peer.link) {
       peer.past += peer.link->tally(monotonic_now());
       leave(std::move(peer.link), kClosePatience);
@@ -173,6 +220,8 @@ void Shell::finish() {
   leaving_.clear();
   graveyard_.clear();
   to_flush_.clear();
+  deaths_.reset();
+  lives_.reset();
 }
 
 void Shell::refuse_commands() {
@@ -180,6 +229,8 @@ void Shell::refuse_commands() {
   for (Command& command : rest) {
     if (auto* submit = std::get_if<SubmitCommand>(&command)) {
       end_op(submit->request.id, Outcome{.code = Code::closed, .message = explain(Code::closed)});
+    } else if (auto* probe = std::get_if<ProbeCommand>(&command)) {
+      end_op(probe->request.op, Outcome{.code = Code::closed, .message = explain(Code::closed)});
     } else if (auto* fetch = std::get_if<FetchCommand>(&command)) {
       end_op(fetch->request.op, Outcome{.code = Code::closed, .message = explain(Code::closed)});
     } else if (auto* asked = std::get_if<StatsCommand>(&command)) {
@@ -208,10 +259,14 @@ void Shell::handle(SubmitCommand& command) {
 void Shell::handle(AbortCommand& command) {
   if (fetcher_.owns(command.op)) {
     fetcher_.abort(command.op);
+  } else if (prober_.owns(command.op)) {
+    prober_.abort(command.op);
   } else {
     core_.abort(command.op, monotonic_now());
   }
 }
+
+void Shell::handle(ListenCommand& command) { core_.listen(command.channel); }
 
 void Shell::handle(FenceCommand& command) {
   core_.fence(command.attempt, command.kind, monotonic_now());
@@ -254,24 +309,34 @@ void Shell::pump() {
   while (fetcher_.next(fetching)) {
     std::visit([this](auto& one) { act(one); }, fetching);
   }
+  ProbeAction probing;
+  while (prober_.next(probing) || probe_answers_.next(probing)) {
+    std::visit([this](auto& one) { act(one); }, probing);
+  }
 }
 
 void Shell::act(Send& send) {
-  Link* link = link_to(send.to);
-  if (link == nullptr) {
-    return;  // the loss is known to whoever decides; this op is settled by the next view
+  if (Link* link = link_to(send.to)) {
+    link->send_control(frame_of(send));
+  }  // else the loss is known to whoever decides; this op is settled by the next view
+}
+
+void Shell::act(DataReady& ready) {
+  if (Link* link = link_to(ready.peer)) {
+    link->data_waiting();
+    if (pace_due_ == kNever && link->pace_bytes_per_s() > 0) {
+      pace_due_ = monotonic_now();
+    }
   }
-  OutFrame frame;
-  frame.header = encode_header(send.header);
-  frame.owned = std::move(send.owned);
-  frame.payload = frame.owned.empty() ? send.payload : frame.owned;
-  frame.op = send.op;
-  check(frame.payload.size() == send.header.length, "Shell: a header lies about its payload");
-  if (send.header.type == FrameType::data) {
-    link->send_data(std::move(frame));
-  } else {
-    link->send_control(std::move(frame));
+}
+
+bool Shell::pull(Link& link, OutFrame& frame) {
+  Send send;
+  if (!core_.pull(link.peer(), send)) {
+    return false;
   }
+  frame = frame_of(send);
+  return true;
 }
 
 void Shell::act(Release& release) { forget_buffers(release.op); }
@@ -288,19 +353,28 @@ void Shell::forget_buffers(OpId op) {
 }
 
 void Shell::end_op(OpId op, Outcome outcome) {
-  ops_.finish(op, std::move(outcome));
-  events_.push(OpEnded{op});
+  // The event first: whoever begins to watch the op when it is over finds it there.
+  events_.push_quietly(OpEnded{op});
+  if (ops_.finish(op, std::move(outcome))) {
+    events_.nudge();
+  }
 }
 
 void Shell::act(Complete& complete) {
   end_op(complete.op, Outcome{.code = complete.code,
                               .message = explain(complete.code),
                               .epoch = complete.epoch,
-                              .sequence = complete.sequence});
+                              .sequence = complete.sequence,
+                              .summary = complete.summary});
 }
 
 void Shell::act(Fenced& fenced) { events_.push(std::move(fenced)); }
-void Shell::act(Installed& installed) { events_.push(installed); }
+void Shell::act(Installed& installed) {
+  share_lines();
+  events_.push(installed);
+}
+
+void Shell::act(Offered& offered) { events_.push(offered); }
 
 void Shell::act(Blame& blame) {
   if (Link* link = link_to(blame.peer)) {

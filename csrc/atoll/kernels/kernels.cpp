@@ -48,4 +48,33 @@ void nesterov_step(std::span<float> theta_out, std::span<float> momentum_out,
   }
 }
 
+void descend(std::span<float> theta_out, std::span<const float> theta, std::span<const float> sum,
+             float inverse_weight, float alpha) {
+  const std::size_t count = theta_out.size();
+  check(theta.size() == count && sum.size() == count, "descend: the spans differ in length");
+  float* new_theta = theta_out.data();
+  const float* old_theta = theta.data();
+  const float* total = sum.data();
+  // theta_out is theta, or apart: no element depends on another.
+#pragma GCC ivdep
+  for (std::size_t i = 0; i < count; ++i) {
+    const float mean = total[i] * inverse_weight;
+    new_theta[i] = old_theta[i] - alpha * mean;
+  }
+}
+
+bool scatter_add(std::span<float> acc, std::span<const std::int64_t> positions,
+                 std::span<const float> values, float factor) {
+  check(positions.size() == values.size(), "scatter_add: the spans differ in length");
+  for (const std::int64_t position : positions) {
+    if (position < 0 || static_cast<std::uint64_t>(position) >= acc.size()) return false;
+  }
+  for (std::size_t j = 0; j < positions.size(); ++j) {
+    float& at = acc[static_cast<std::size_t>(positions[j])];
+    const float added = factor * values[j];
+    at = at + added;
+  }
+  return true;
+}
+
 }  // namespace reef

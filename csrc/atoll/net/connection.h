@@ -1,23 +1,22 @@
-// One TCP connection of a link that is up: frames in, frames out. The reactor thread only.
+// One connection of a link that is up: frames in, frames out, by whatever means. The reactor thread
+// only.
 //
-// Owned by its Link, which is told of everything. Payloads go from the socket into the memory that
-// place() names and from the sender's buffer into the socket, without a copy in between; only what
-// arrives together with a header passes through a small buffer.
+// Owned by its Link, which is told of everything (ConnectionOwner) and knows no more of it than this.
+// StreamConnection is the one over a byte stream.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
 
 #include "atoll/base/ids.h"
 #include "atoll/base/result.h"
 #include "atoll/base/time.h"
-#include "atoll/net/fd.h"
+#include "atoll/net/path.h"
 #include "atoll/net/poller.h"
 #include "atoll/net/send_queue.h"
+#include "atoll/net/tcp_figures.h"
 #include "atoll/wire/frame.h"
 
 namespace reef {
@@ -34,8 +33,14 @@ struct Destination {
 class ConnectionOwner {
  public:
   virtual Destination place(const FrameHeader& header) = 0;
-  virtual Status deliver(const FrameHeader& header, std::span<const std::byte> payload) = 0;
-  virtual bool take(OutFrame& frame) = 0;
+  // A frame has arrived whole. `thrown_away`: its op was forgotten meanwhile, there is no payload.
+  virtual Status deliver(Connection& connection, const FrameHeader& header,
+                         std::span<const std::byte> payload, bool thrown_away) = 0;
+  // A payload for which place() was asked will not arrive here: the connection is given up.
+  virtual void displaced(const FrameHeader& header) = 0;
+  virtual bool take(Connection& connection, OutFrame& frame) = 0;
+  // A frame that was taken or appended is written whole. Only from replaceable connections.
+  virtual void wrote(Connection& connection, OutFrame frame) = 0;
   virtual void ready(Connection& connection, std::uint32_t events) = 0;
   virtual void received(std::size_t bytes) = 0;
   virtual void sent(std::size_t bytes) = 0;
@@ -46,73 +51,54 @@ class ConnectionOwner {
   ~ConnectionOwner() = default;
 };
 
-class Connection final : public Ready {
+class Connection {
  public:
-  static Result<std::unique_ptr<Connection>> create(Poller& poller, Fd fd, ConnectionOwner& owner);
-  ~Connection() = default;
-  Connection(const Connection&) = delete;
-  Connection& operator=(const Connection&) = delete;
+  virtual ~Connection() = default;
 
-  void on_ready(std::uint32_t events) override { owner_.ready(*this, events); }
-
+  // Begins to work for `owner`, which outlives it and is told by ready() when there is something to
+  // do. Called once, before anything else. Error: io.
+  virtual Status start(Poller& poller, ConnectionOwner& owner) = 0;
   // Reads what is there, up to a bound, and delivers whole frames. Error: io (closed or failed) or
   // protocol.
-  Status receive();
-  // Writes until the socket is full, there is nothing left, or a bound is reached.
-  Status flush();
+  virtual Status receive() = 0;
+  // Writes until the other side takes no more, there is nothing left, or a bound is reached.
+  virtual Status flush() = 0;
   // From now on this op's buffers are not touched: what is half written is copied, what is half
   // received is thrown away.
-  void forget(OpId op);
+  virtual void forget(OpId op) = 0;
   // Puts a frame behind those that this connection has already taken.
-  void append(OutFrame frame) { batch_.push_back(std::move(frame)); }
-  [[nodiscard]] bool writing() const { return !batch_.empty(); }
-  [[nodiscard]] bool blocked() const { return blocked_; }
+  virtual void append(OutFrame frame) = 0;
+  // Whether it holds frames that are not wholly written.
+  [[nodiscard]] virtual bool writing() const = 0;
+  // Whether it waits for the other side to take more: ready() will tell.
+  [[nodiscard]] virtual bool blocked() const = 0;
+  // Whether receive() may find something that ready() will not tell of: only after start().
+  [[nodiscard]] virtual bool unread() const { return false; }
 
   // Towards the end. drain() throws away what arrives, and is true at the end of file;
-  // finish_writing() sends a FIN. A retired connection does nothing and hears nothing any more.
-  bool drain();
-  void finish_writing();
-  void retire();
-  [[nodiscard]] bool retired() const { return retired_; }
+  // finish_writing() says that nothing follows. A retired connection does nothing and hears nothing
+  // any more.
+  virtual bool drain() = 0;
+  virtual void finish_writing() = 0;
+  virtual void retire() = 0;
+  [[nodiscard]] virtual bool retired() const = 0;
+  // Whether another one may take its place when it is lost. Only then does it tell of what it wrote.
+  [[nodiscard]] virtual bool replaceable() const { return false; }
+  // Gives the connection up: retires it, and the other side finds it closed.
+  virtual void cut() { retire(); }
+  // What the kernel knows of it; zeros where no TCP is.
+  [[nodiscard]] virtual TcpFigures figures() const { return {}; }
+  // After cut(): the frames that it had taken and not written whole, in order.
+  virtual std::vector<OutFrame> reclaim() { return {}; }
 
-  Nanos last_sent = 0;
+  // What the kernel says of the path. Nothing where there is no network, or the path is short.
+  [[nodiscard]] virtual PathCounts path() const { return {}; }
+  // The kernel's congestion control begins anew (renew_congestion()).
+  virtual void renew() {}
 
- private:
-  Connection(Fd fd, ConnectionOwner& owner);
-  Status parse();
-  Status begin_frame();
-  Status absorb();
-  std::span<std::byte> scratch(std::size_t bytes);
-  void refill();
-  void advance(std::size_t bytes);
-  void want_write(bool want);
-
-  // Holds a dozen small frames, and little of a large payload is copied through it.
-  static constexpr std::size_t kBufferBytes = 16u << 10;
-
-  ConnectionOwner& owner_;
-  Fd fd_;
-  Registration registration_;
-  bool retired_ = false;
-  bool finished_writing_ = false;
-
-  // Receiving. buffer_[begin_, end_) is unparsed; empty while a payload is in progress.
-  std::unique_ptr<std::byte[]> buffer_;
-  std::size_t begin_ = 0;
-  std::size_t end_ = 0;
-  bool in_payload_ = false;
-  bool discard_ = false;
-  FrameHeader header_;
-  Destination destination_;
-  std::size_t filled_ = 0;
-  std::unique_ptr<std::byte[]> scratch_;
-  std::size_t scratch_bytes_ = 0;
-
-  // Sending. The first frame of batch_ from head_ on has `written_` bytes out.
-  std::vector<OutFrame> batch_;
-  std::size_t head_ = 0;
-  std::size_t written_ = 0;
-  bool blocked_ = false;
+  std::uint32_t slot = 0;  // in its link
+  Nanos last_sent = 0;     // for the link's heartbeats
+  Nanos last_heard = 0;
 };
 
 }  // namespace reef

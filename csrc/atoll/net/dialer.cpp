@@ -1,12 +1,10 @@
+// Calls and rounds. dialer_attempt.cpp has the handshake.
 #include "atoll/net/dialer.h"
 
-#include <sys/epoll.h>
-#include <sys/socket.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <utility>
+
+#include "atoll/net/dialer_call.h"
 
 namespace reef {
 
@@ -16,43 +14,10 @@ namespace {
 // short. The longest bounds both the traffic and the delay after the other side has come back.
 constexpr Nanos kFirstPause = 20 * kMillisecond;
 constexpr Nanos kLongestPause = 500 * kMillisecond;
+// An address that does not answer at all delays the next one by so long.
+constexpr Nanos kStagger = 250 * kMillisecond;
 
 }  // namespace
-
-// One connection of a try.
-struct Dialer::Line final : Ready {
-  enum class Stage : std::uint8_t { connecting, greeted, through };
-  Line(Dialer& its_dialer, Call& its_call, std::uint32_t its_index, Fd its_socket)
-      : dialer(its_dialer), call(its_call), index(its_index), socket(std::move(its_socket)) {}
-  void on_ready(std::uint32_t) override { dialer.progress(*this); }
-
-  Dialer& dialer;
-  Call& call;
-  std::uint32_t index;
-  Fd socket;
-  Registration registration;
-  Stage stage = Stage::connecting;
-  GreetingBytes bytes{};
-  std::size_t filled = 0;
-};
-
-// The whole endeavour to reach one peer.
-struct Dialer::Call {
-  PeerId peer;
-  std::string host;
-  std::uint16_t port = 0;
-  Nanos began = 0;
-  Nanos deadline = 0;
-  Nanos pause = kFirstPause;
-  Nanos next_try = 0;          // when no try is under way
-  Nanos try_deadline = kNever;  // when one is
-  std::uint64_t ticket = 0;    // of the look-up under way; 0: none
-  std::uint64_t tries = 0;
-  std::vector<Address> addresses;
-  Nonce nonce{};
-  std::vector<std::unique_ptr<Line>> lines;
-  std::string last_error = "no answer";
-};
 
 Dialer::Dialer(Poller& poller, const Options& options, DialerOwner& owner)
     : poller_(poller), options_(options), owner_(owner) {}
@@ -61,219 +26,241 @@ Dialer::~Dialer() = default;
 
 void Dialer::sweep() { dead_.clear(); }
 
-void Dialer::dial(const PeerId& peer, const std::string& host, std::uint16_t port, Nanos now) {
+Dialer::Call& Dialer::begin(const Key& key, const Endpoints& endpoints,
+                            std::shared_ptr<const Detour> detour) {
+  auto& call = *calls_.emplace(key, std::make_unique<Call>()).first->second;
+  call.key = key;
+  call.pause = kFirstPause;
+  call.detour = std::move(detour);
+  for (const Endpoint& endpoint : endpoints) {
+    if (call.routes.size() + call.names.size() >= limits::kMaxRoutes) {
+      break;
+    }
+    const std::string text = endpoint_text(endpoint.host, endpoint.port);
+    call.where += (call.where.empty() ? "" : ", ") + text;
+    auto numeric = resolve(endpoint.host, endpoint.port, true);
+    if (!numeric || numeric.value().empty()) {
+      call.names.push_back({endpoint});
+      continue;
+    }
+    for (const Address& address : numeric.value()) {
+      call.routes.push_back({address, text, call.detour});
+    }
+  }
+  if (call.detour) {
+    call.where += " (relay " + call.detour->relay.shorthand() + ")";
+  }
+  return call;
+}
+
+void Dialer::dial(const PeerId& peer, const Endpoints& endpoints, std::uint32_t connections,
+                  std::uint32_t most, Nanos began, Nanos now,
+                  std::shared_ptr<const Detour> detour) {
   cancel(peer);
-  auto& call = *calls_.emplace(peer, std::make_unique<Call>()).first->second;
-  call.peer = peer;
-  call.host = host;
-  call.port = port;
+  Call& call = begin({peer, Call::kLink}, endpoints, std::move(detour));
+  call.connections = connections;
+  call.most = most;
+  call.began = began;
+  call.deadline = began + options_.dial_timeout;
+  begin_round(call, now);
+}
+
+void Dialer::redial(const PeerId& peer, std::uint32_t slot, const Nonce& nonce,
+                    std::vector<Route> routes, const Endpoints& endpoints, Nanos now) {
+  cancel_repair(peer, slot);
+  Call& call = begin({peer, slot}, routes.empty() ? endpoints : Endpoints{});
   call.began = now;
-  call.deadline = now + options_.dial_timeout;
-  begin_try(call, now);
+  call.nonce = nonce;
+  if (!routes.empty()) {
+    call.routes = std::move(routes);
+    call.where = call.routes.front().text;
+    if (const auto& detour = call.routes.front().detour) {
+      call.where += " (relay " + detour->relay.shorthand() + ")";
+    }
+  }
+  begin_round(call, now);
+}
+
+void Dialer::answer(const PeerId& asker, std::shared_ptr<const Detour> detour,
+                    std::vector<Route> routes, const Endpoints& endpoints, Nanos now) {
+  const auto answers = std::count_if(calls_.begin(), calls_.end(),
+                                     [](const auto& one) { return one.second->answers(); });
+  if (static_cast<std::size_t>(answers) >= limits::kMaxAnswers) {
+    return;
+  }
+  const Key key{asker, Call::kLink - ++last_answer_};
+  Call& call = begin(key, routes.empty() ? endpoints : Endpoints{}, detour);
+  for (Route& route : routes) {
+    route.detour = detour;
+    call.routes.push_back(std::move(route));
+  }
+  call.began = now;
+  call.deadline = now + options_.handshake_timeout;
+  begin_round(call, now);
+}
+
+void Dialer::erase(std::map<Key, std::unique_ptr<Call>>::iterator at) {
+  for (auto& attempt : at->second->attempts) {
+    hang_up(*attempt);
+  }
+  calls_.erase(at);
 }
 
 bool Dialer::cancel(const PeerId& peer) {
-  const auto at = calls_.find(peer);
-  if (at == calls_.end()) {
-    return false;
+  bool was_dialled = false;
+  auto at = calls_.lower_bound({peer, Call::kLink});
+  while (at != calls_.end() && at->first.first == peer) {
+    was_dialled = was_dialled || !at->second->repair();
+    erase(at++);
   }
-  hang_up(*at->second);
-  calls_.erase(at);
-  return true;
+  return was_dialled;
 }
 
-void Dialer::begin_try(Call& call, Nanos now) {
-  ++call.tries;
-  call.try_deadline = std::min(call.deadline, now + options_.handshake_timeout);
-  if (call.addresses.empty()) {
-    auto numeric = resolve(call.host, call.port, true);
-    if (!numeric || numeric.value().empty()) {
-      call.ticket = ++last_ticket_;
-      owner_.look_up(call.ticket, call.host, call.port);
-      return;
-    }
-    call.addresses = std::move(numeric.value());
-  }
-  const Address& address = call.addresses[(call.tries - 1) % call.addresses.size()];
-  call.nonce = draw_nonce();
-  for (std::uint32_t i = 0; i < options_.connections; ++i) {
-    auto socket = start_connect(address);
-    if (!socket) {
-      fail_try(call, socket.error().message, now);
-      return;
-    }
-    auto line = std::make_unique<Line>(*this, call, i, std::move(socket.value()));
-    auto registration = poller_.add(line->socket.get(), EPOLLOUT, *line);
-    if (!registration) {
-      fail_try(call, registration.error().message, now);
-      return;
-    }
-    line->registration = std::move(registration.value());
-    call.lines.push_back(std::move(line));
+void Dialer::cancel_repair(const PeerId& peer, std::uint32_t slot) {
+  const auto at = calls_.find({peer, slot});
+  if (at != calls_.end()) {
+    erase(at);
   }
 }
 
-void Dialer::resolved(std::uint64_t ticket, Result<std::vector<Address>> addresses, Nanos now) {
-  for (auto& [peer, call] : calls_) {
-    if (call->ticket != ticket) {
-      continue;
+bool Dialer::has_contact(const Key& key) const {
+  const auto at = calls_.find(key);
+  return at != calls_.end() &&
+         std::any_of(at->second->attempts.begin(), at->second->attempts.end(),
+                     [](const auto& attempt) { return attempt->in_contact(); });
+}
+
+bool Dialer::in_contact(const PeerId& peer) const { return has_contact({peer, Call::kLink}); }
+
+bool Dialer::in_contact(const PeerId& peer, std::uint32_t slot) const {
+  return has_contact({peer, slot});
+}
+
+// ---- a round through all addresses --------------------------------------------------------------
+
+void Dialer::begin_round(Call& call, Nanos now) {
+  call.next_round = kNever;
+  call.next_start = now;
+  call.next_route = 0;
+  call.all_refused = true;
+  for (Call::Name& name : call.names) {
+    if (!name.known && name.ticket == 0) {
+      name.ticket = ++last_ticket_;
+      owner_.look_up(name.ticket, name.endpoint.host, name.endpoint.port);
     }
-    call->ticket = 0;
-    if (!addresses) {
-      fail_try(*call, addresses.error().message, now);
+  }
+  advance(call, now);
+}
+
+// Starts the attempts that are due, and ends the round when there is nothing left to try in it.
+void Dialer::advance(Call& call, Nanos now) {
+  while (!call.over && call.next_route < call.routes.size() && now >= call.next_start) {
+    // Who has answered the phone is given the time to say who he is.
+    if (std::any_of(call.attempts.begin(), call.attempts.end(),
+                    [](const auto& one) { return one->connected(); })) {
+      call.next_start = now + kStagger;
       return;
     }
-    call->addresses = std::move(addresses.value());
-    if (call->addresses.empty()) {
-      fail_try(*call, "host " + call->host + " has no address", now);
-      return;
+    const Route route = call.routes[call.next_route++];
+    if (attempt(call, route, now)) {
+      call.next_start = now + kStagger;
     }
-    begin_try(*call, now);
+  }
+  if (call.next_route == call.routes.size() && call.attempts.empty() && !call.looking_up()) {
+    end_round(call, now);
+  }
+}
+
+void Dialer::end_round(Call& call, Nanos now) {
+  if (call.repair() && call.all_refused && call.tries > 0) {
+    owner_.irreparable(call.key.first, call.slot(),
+                       "dialling " + call.where + " again: " + call.last_error);
+    call.over = true;
     return;
   }
-}
-
-// Something happened on one line: may end the try, or the whole call.
-void Dialer::progress(Line& line) {
-  Call& call = line.call;
-  std::string why;
-  bool good = true;
-  switch (line.stage) {
-    case Line::Stage::connecting: good = greet(line, why); break;
-    case Line::Stage::greeted: good = hear(line, why); break;
-    case Line::Stage::through:  // only its end is watched
-      good = false;
-      why = "the peer closed the connection during the handshake";
-      break;
-  }
-  if (!good) {
-    fail_try(call, why, monotonic_now());
-    return;
-  }
-  const bool through = std::all_of(call.lines.begin(), call.lines.end(), [](const auto& one) {
-    return one->stage == Line::Stage::through;
-  });
-  if (through) {
-    connect_through(call);
-  }
-}
-
-bool Dialer::greet(Line& line, std::string& why) {
-  if (const int reason = socket_error(line.socket.get()); reason != 0) {
-    why = strerror(reason);
-    return false;
-  }
-  Hello hello;
-  hello.connection_index = line.index;
-  hello.connections = options_.connections;
-  hello.sender = options_.self;
-  hello.receiver = line.call.peer;
-  hello.nonce = line.call.nonce;
-  hello.secret = options_.secret;
-  const GreetingBytes bytes = encode_greeting(FrameType::hello, hello);
-  const ssize_t sent =
-      ::send(line.socket.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-  if (sent != static_cast<ssize_t>(bytes.size())) {  // a fresh socket takes so few bytes at once
-    why = sent < 0 ? strerror(errno) : "a fresh socket took only part of a greeting";
-    return false;
-  }
-  line.stage = Line::Stage::greeted;
-  line.registration.watch(EPOLLIN);
-  return true;
-}
-
-bool Dialer::hear(Line& line, std::string& why) {
-  const ssize_t got = ::recv(line.socket.get(), line.bytes.data() + line.filled,
-                             kGreetingBytes - line.filled, MSG_DONTWAIT);
-  if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
-    return true;
-  }
-  if (got <= 0) {
-    why = got < 0 ? strerror(errno) : "the peer refused the handshake";
-    return false;
-  }
-  line.filled += static_cast<std::size_t>(got);
-  if (line.filled < kGreetingBytes) {
-    return true;
-  }
-  const auto ack = parse_greeting(FrameType::hello_ack, line.bytes);
-  if (!ack) {
-    why = "what answers there is no peer: " + ack.error().message;
-    return false;
-  }
-  const Hello& hello = ack.value();
-  if (hello.sender != line.call.peer || hello.receiver != options_.self ||
-      hello.nonce != line.call.nonce || hello.connection_index != line.index ||
-      hello.connections != options_.connections ||
-      !same_secret(hello.secret, options_.secret)) {
-    why = "another peer, or a peer of another job, answers there";
-    return false;
-  }
-  line.stage = Line::Stage::through;
-  line.registration.watch(EPOLLRDHUP);  // its frames are for the link to read
-  return true;
-}
-
-void Dialer::connect_through(Call& call) {
-  std::vector<Fd> sockets;
-  for (const auto& line : call.lines) {
-    line->registration.reset();
-    sockets.push_back(std::move(line->socket));
-  }
-  const PeerId peer = call.peer;
-  const Nonce nonce = call.nonce;
-  cancel(peer);
-  owner_.dialled(peer, nonce, std::move(sockets));
-}
-
-void Dialer::hang_up(Call& call) {
-  for (auto& line : call.lines) {
-    line->registration.reset();
-    line->socket.reset();
-    dead_.push_back(std::move(line));
-  }
-  call.lines.clear();
-}
-
-void Dialer::fail_try(Call& call, const std::string& why, Nanos now) {
-  hang_up(call);
-  call.last_error = why;
-  call.ticket = 0;
-  call.try_deadline = kNever;
-  call.next_try = now + call.pause;
+  call.next_round = now + call.pause;
   call.pause = std::min(2 * call.pause, kLongestPause);
 }
 
+void Dialer::resolved(std::uint64_t ticket, Result<std::vector<Address>> addresses, Nanos now) {
+  for (auto& [key, call] : calls_) {
+    const auto name = std::find_if(call->names.begin(), call->names.end(),
+                                   [ticket](const auto& one) { return one.ticket == ticket; });
+    if (name == call->names.end()) {
+      continue;
+    }
+    name->ticket = 0;
+    if (!addresses || addresses.value().empty()) {
+      call->last_error = addresses ? "host " + name->endpoint.host + " has no address"
+                                   : addresses.error().message;
+      call->all_refused = false;
+    } else {
+      name->known = true;
+      const std::string text = endpoint_text(name->endpoint.host, name->endpoint.port);
+      for (const Address& address : addresses.value()) {
+        if (call->routes.size() < limits::kMaxRoutes) {
+          call->routes.push_back({address, text, call->detour});
+        }
+      }
+    }
+    if (call->next_round == kNever && !call->over) {
+      advance(*call, now);
+    }
+    return;
+  }
+}
+
+// ---- time ---------------------------------------------------------------------------------------
+
 void Dialer::give_up(Call& call, Nanos now) {
-  const std::string message = "peer " + call.peer.shorthand() + " at " +
-                              endpoint_text(call.host, call.port) +
-                              " could not be reached: " + call.last_error + " (" +
-                              std::to_string(call.tries) + " tries in " +
-                              std::to_string((now - call.began) / kMillisecond) + " ms)";
-  const PeerId peer = call.peer;
-  cancel(peer);
-  owner_.unreachable(peer, message);
+  const std::string message =
+      "peer " + call.key.first.shorthand() + " at " + call.where + " could not be reached: " +
+      call.last_error + " (" + std::to_string(call.tries) + " tries in " +
+      std::to_string((now - call.began) / kMillisecond) + " ms)";
+  const PeerId peer = call.key.first;
+  const bool answers = call.answers();
+  erase(calls_.find(call.key));
+  if (!answers) {
+    owner_.unreachable(peer, message);
+  }
 }
 
 Nanos Dialer::tick(Nanos now) {
   Nanos next = kNever;
-  std::vector<Call*> calls;  // giving up changes the map
-  for (auto& [peer, call] : calls_) {
-    calls.push_back(call.get());
+  std::vector<Key> keys;  // giving up changes the map
+  for (const auto& [key, call] : calls_) {
+    keys.push_back(key);
   }
-  for (Call* call : calls) {
-    if (now >= call->deadline) {
-      give_up(*call, now);
+  for (const Key& key : keys) {
+    const auto at = calls_.find(key);
+    if (at == calls_.end() || at->second->over) {
       continue;
     }
-    if (call->try_deadline != kNever && now >= call->try_deadline) {
-      fail_try(*call, "no answer", now);
+    Call& call = *at->second;
+    if (now >= call.deadline) {
+      give_up(call, now);
+      continue;
     }
-    if (call->try_deadline == kNever && now >= call->next_try) {
-      begin_try(*call, now);
+    for (std::size_t i = call.attempts.size(); i-- > 0;) {
+      if (i < call.attempts.size() && now >= call.attempts[i]->deadline) {
+        fail(*call.attempts[i], "no answer", 0, now);
+      }
     }
-    next = std::min({next, call->deadline,
-                     call->try_deadline == kNever ? call->next_try : call->try_deadline});
+    if (now >= call.next_round) {
+      begin_round(call, now);
+    } else if (call.next_route < call.routes.size() && now >= call.next_start) {
+      advance(call, now);
+    }
+    if (call.over) {
+      continue;
+    }
+    next = std::min({next, call.deadline, call.next_round});
+    if (call.next_round == kNever && call.next_route < call.routes.size()) {
+      next = std::min(next, call.next_start);
+    }
+    for (const auto& attempt : call.attempts) {
+      next = std::min(next, attempt->deadline);
+    }
   }
   return next;
 }

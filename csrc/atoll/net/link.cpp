@@ -9,6 +9,9 @@ namespace reef {
 
 namespace {
 
+// A frame that arrives damaged so often in a row is no accident of the network.
+constexpr std::uint32_t kMostDamaged = 16;
+
 OutFrame bare_frame(FrameType type) {
   FrameHeader header;
   header.type = type;
@@ -27,6 +30,7 @@ const char* link_end_name(LinkEnd reason) {
     case LinkEnd::protocol: return "protocol";
     case LinkEnd::bye: return "bye";
     case LinkEnd::dropped: return "dropped";
+    case LinkEnd::died: return "died";
   }
   return "unknown";
 }
@@ -36,6 +40,8 @@ LinkTally& LinkTally::operator+=(const LinkTally& other) {
   received_bytes += other.received_bytes;
   sending += other.sending;
   receiving += other.receiving;
+  repairs += other.repairs;
+  damaged += other.damaged;
   return *this;
 }
 
@@ -43,21 +49,28 @@ Link::Link(const PeerId& peer, LinkTiming timing, LinkOwner& owner)
     : peer_(peer), timing_(timing), owner_(owner), last_received_(monotonic_now()) {}
 
 Result<std::unique_ptr<Link>> Link::create(Poller& poller, const PeerId& peer,
-                                           std::vector<Fd> sockets, LinkTiming timing,
-                                           LinkOwner& owner) {
+                                           std::vector<std::unique_ptr<Connection>> connections,
+                                           LinkTiming timing, LinkOwner& owner) {
   std::unique_ptr<Link> link(new Link(peer, timing, owner));
-  for (Fd& socket : sockets) {
-    auto connection = Connection::create(poller, std::move(socket), *link);
-    if (!connection) {
-      return connection.error();
+  for (auto& connection : connections) {
+    connection->slot = link->slots();
+    if (Status status = connection->start(poller, *link); !status.ok()) {
+      return status.error();
     }
-    connection.value()->last_sent = link->last_received_;
-    link->connections_.push_back(std::move(connection.value()));
+    connection->last_sent = connection->last_heard = link->last_received_;
+    link->slots_.emplace_back().connection = std::move(connection);
   }
   return link;
 }
 
-std::uint32_t Link::connections() const { return static_cast<std::uint32_t>(connections_.size()); }
+std::uint32_t Link::connections() const {
+  return static_cast<std::uint32_t>(
+      std::count_if(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.connection != nullptr; }));
+}
+
+bool Link::is_empty(std::uint32_t slot) const {
+  return slot < slots_.size() && slots_[slot].connection == nullptr;
+}
 
 LinkTally Link::tally(Nanos now) const {
   LinkTally tally = tally_;
@@ -66,83 +79,19 @@ LinkTally Link::tally(Nanos now) const {
   return tally;
 }
 
-// ---- sending ------------------------------------------------------------------------------------
-
-void Link::send_control(OutFrame frame) {
-  queue_.push_control(std::move(frame));
-  queued();
-}
-
-void Link::send_data(OutFrame frame) {
-  queue_.push_data(std::move(frame));
-  queued();
-}
-
-void Link::donate(Donation donation) {
-  queue_.push_donation(std::move(donation));
-  queued();
-}
-
-void Link::queued() {
-  if (sending_since_ == kNever) {
-    sending_since_ = monotonic_now();
-  }
-  if (!flush_wanted_) {
-    flush_wanted_ = true;
-    owner_.wants_flush(*this);
-  }
-}
-
-bool Link::take(OutFrame& frame) { return queue_.take(frame); }
-
-// Ends the interval of sending when nothing is left.
-void Link::note_sending(Nanos now) {
-  const bool busy =
-      !queue_.empty() || std::any_of(connections_.begin(), connections_.end(),
-                                     [](const auto& one) { return one->writing(); });
-  if (!busy && sending_since_ != kNever) {
-    tally_.sending += now - sending_since_;
-    sending_since_ = kNever;
-  }
-}
-
-void Link::write_to(Connection& connection) {
-  const std::uint64_t before = tally_.sent_bytes;
-  Status status = connection.flush();
-  if (tally_.sent_bytes != before) {
-    connection.last_sent = monotonic_now();
-  }
-  if (!status.ok() && stage_ == Stage::up) {
-    // The peer may have said why before it closed: read that first.
-    receive_from(connection);
-    if (stage_ == Stage::up) {
-      fail(LinkEnd::reset, "sending failed: " + status.error().message);
+TcpFigures Link::figures() const {
+  TcpFigures all{.retransmitted = past_retransmitted_};
+  for (const Slot& slot : slots_) {
+    if (!slot.connection) {
+      continue;
+    }
+    const TcpFigures one = slot.connection->figures();
+    all.retransmitted += one.retransmitted;
+    if (one.round_trip > 0 && (all.round_trip == 0 || one.round_trip < all.round_trip)) {
+      all.round_trip = one.round_trip;
     }
   }
-}
-
-void Link::flush() {
-  flush_wanted_ = false;
-  if (stage_ != Stage::up) {
-    return;
-  }
-  // Each connection in turn begins, so that connections which are never full share the work.
-  const std::size_t count = connections_.size();
-  for (std::size_t i = 0; i < count && stage_ == Stage::up && !queue_.empty(); ++i) {
-    Connection& connection = *connections_[(turn_ + i) % count];
-    if (!connection.blocked() && !connection.retired()) {
-      write_to(connection);
-    }
-  }
-  turn_ = (turn_ + 1) % count;
-  note_sending(monotonic_now());
-}
-
-void Link::forget(OpId op) {
-  queue_.purge(op);
-  for (const auto& connection : connections_) {
-    connection->forget(op);
-  }
+  return all;
 }
 
 // ---- receiving ----------------------------------------------------------------------------------
@@ -165,43 +114,76 @@ void Link::ready(Connection& connection, std::uint32_t events) {
 
 void Link::receive_from(Connection& connection) {
   const std::uint64_t before = tally_.received_bytes;
-  receiving_ = &connection;
   Status status = connection.receive();
   if (tally_.received_bytes != before) {
-    last_received_ = monotonic_now();
+    last_received_ = connection.last_heard = monotonic_now();
+    unproven_ = 0;
   }
-  if (status.ok() || stage_ != Stage::up) {
+  if (status.ok() || stage_ != Stage::up || connection.retired()) {
     return;
   }
   const Error& error = status.error();
-  if (byes_ > 0 && error.code != Code::protocol) {
-    fail(LinkEnd::bye, "the peer said bye");
+  const bool damaged = error.code == Code::io && error.sys_errno == EBADMSG;
+  tally_.damaged += damaged ? 1 : 0;
+  if (damaged && ++slots_[connection.slot].damaged >= kMostDamaged) {
+    fail(LinkEnd::protocol, "frame after frame arrived damaged");
   } else if (error.code == Code::protocol) {
     fail(LinkEnd::protocol, error.message);
+  } else if (byes_ > 0) {
+    fail(LinkEnd::bye, "the peer said bye");
   } else if (error.sys_errno == ETIMEDOUT) {
-    fail(LinkEnd::silent, "the peer acknowledged nothing: " + error.message);
+    lose(connection.slot, LinkEnd::silent, "the peer acknowledged nothing: " + error.message);
   } else {
-    fail(LinkEnd::reset, error.message);
+    lose(connection.slot, LinkEnd::reset, error.message);
   }
 }
 
 Destination Link::place(const FrameHeader& header) { return owner_.place(*this, header); }
 
-Status Link::deliver(const FrameHeader& header, std::span<const std::byte> payload) {
+Status Link::deliver(Connection& connection, const FrameHeader& header,
+                     std::span<const std::byte> payload, bool thrown_away) {
+  Slot& slot = slots_[connection.slot];
+  if (header.type == FrameType::heartbeat) {
+    return connection.replaceable() ? heard_count(slot, header.sequence) : Status(Unit{});
+  }
+  if (connection.replaceable()) {
+    slot.damaged = 0;
+    slot.log.arrived(kHeaderBytes + header.length);
+    if (slot.log.ack_due()) {
+      want_flush();
+    }
+  }
+  if (thrown_away) {
+    return Unit{};
+  }
   switch (header.type) {
-    case FrameType::heartbeat: return Unit{};
-    case FrameType::bye: heard_bye(); return Unit{};
+    case FrameType::bye: heard_bye(connection); return Unit{};
     case FrameType::hello:
     case FrameType::hello_ack:
+    case FrameType::relay_ask:
+    case FrameType::relay_answer:
       return Error{Code::protocol, 0, "the peer sent a second handshake on one connection"};
     default: return owner_.deliver(*this, header, payload);
   }
 }
 
-// A BYE is the last frame of its connection; others may still carry what was sent before it.
-void Link::heard_bye() {
-  receiving_->retire();
-  if (++byes_ == connections_.size()) {
+Status Link::heard_count(Slot& slot, std::uint64_t received) {
+  const bool was_full = slot.log.full();
+  Status status = slot.log.acknowledged(received);
+  if (was_full && !slot.log.full()) {
+    want_flush();
+  }
+  return status;
+}
+
+// A BYE is the last frame of its connection; others may still carry what was sent before it. A slot
+// that is empty has nothing to carry any more: who leaves does not mend.
+void Link::heard_bye(Connection& connection) {
+  connection.retire();
+  ++byes_;
+  if (std::all_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+        return !slot.connection || slot.connection->retired();
+      })) {
     fail(LinkEnd::bye, "the peer said bye");
   }
 }
@@ -212,7 +194,7 @@ void Link::sent(std::size_t bytes) { tally_.sent_bytes += bytes; }
 void Link::inside_payload(bool inside) {
   if (inside && payloads_++ == 0) {
     receiving_since_ = monotonic_now();
-  } else if (!inside && --payloads_ == 0) {
+  } else if (!inside && --payloads_ == 0 && receiving_since_ != kNever) {
     tally_.receiving += monotonic_now() - receiving_since_;
     receiving_since_ = kNever;
   }
@@ -221,30 +203,60 @@ void Link::inside_payload(bool inside) {
 // ---- time and the end ---------------------------------------------------------------------------
 
 Nanos Link::tick(Nanos now) {
+  spent_.clear();
   if (stage_ != Stage::up) {
     return kNever;
   }
-  if (now - last_received_ >= timing_.silence) {
+  if (connections() > 0 && now - last_received_ >= timing_.silence) {
     fail(LinkEnd::silent, "nothing was heard for " +
                              std::to_string((now - last_received_) / kMillisecond) + " ms");
     return kNever;
   }
-  Nanos next = last_received_ + timing_.silence;
-  for (const auto& connection : connections_) {
-    Nanos due = connection->last_sent + timing_.heartbeat;
-    if (now >= due) {
-      due = now + timing_.heartbeat;
-      if (!connection->writing() && !connection->retired()) {
-        connection->append(bare_frame(FrameType::heartbeat));
-        write_to(*connection);
-        if (stage_ != Stage::up) {
-          return kNever;
-        }
+  Nanos next = kNever;
+  for (Slot& slot : slots_) {
+    if (!slot.connection) {
+      const Nanos due = repair_deadline(slot);
+      if (now >= due) {
+        fail(slot.reason, slot.why + "; no other connection took its place within " +
+                              std::to_string((now - slot.lost_at) / kMillisecond) + " ms");
+      }
+      next = std::min(next, due);
+    } else if (!slot.connection->retired()) {
+      beat(slot, now, next);
+    }
+    if (stage_ != Stage::up) {
+      return kNever;
+    }
+  }
+  return spent_.empty() ? next : now;
+}
+
+// Heartbeats, and the silence of one connection among others. False when the connection is lost.
+bool Link::beat(Slot& slot, Nanos now, Nanos& next) {
+  Connection& connection = *slot.connection;
+  if (connection.unread()) {
+    receive_from(connection);
+    if (stage_ != Stage::up || connection.retired()) {
+      return false;
+    }
+  }
+  if (now - connection.last_heard >= timing_.silence) {
+    lose(connection.slot, LinkEnd::silent, "one connection was silent");
+    return false;
+  }
+  Nanos due = connection.last_sent + timing_.heartbeat;
+  if (now >= due) {
+    due = now + timing_.heartbeat;
+    if (!connection.writing()) {
+      connection.append(heartbeat(slot));
+      write_to(connection);
+      if (stage_ != Stage::up || connection.retired()) {
+        return false;
       }
     }
-    next = std::min(next, due);
   }
-  return next;
+  next = std::min({next, due, connection.last_heard + timing_.silence});
+  return true;
 }
 
 void Link::fail(LinkEnd reason, const std::string& message) {
@@ -265,19 +277,27 @@ void Link::leave() {
   stage_ = Stage::leaving;
   receiving_since_ = kNever;
   queue_.drop_donations();
+  queue_.drop_filler();
 }
 
 bool Link::depart() {
+  spent_.clear();
   bool writing = false;
-  for (const auto& connection : connections_) {
-    if (!connection->retired() && (!connection->flush().ok() || connection->drain())) {
-      connection->retire();
+  for (const Slot& slot : slots_) {
+    Connection* connection = slot.connection.get();
+    if (connection == nullptr || connection->retired()) {
+      continue;
     }
-    writing = writing || (!connection->retired() && connection->writing());
+    if (!connection->flush().ok() || connection->drain()) {
+      connection->retire();
+    } else {
+      writing = writing || connection->writing();
+    }
   }
   bool gone = true;
-  for (const auto& connection : connections_) {
-    if (connection->retired()) {
+  for (const Slot& slot : slots_) {
+    Connection* connection = slot.connection.get();
+    if (connection == nullptr || connection->retired()) {
       continue;
     }
     gone = false;

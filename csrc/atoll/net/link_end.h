@@ -12,6 +12,7 @@ enum class LinkEnd : std::uint8_t {
   protocol = 4,     // the peer broke the wire format
   bye = 5,          // the peer ended it on purpose
   dropped = 6,      // this side ended it on purpose
+  died = 7,         // the kernel says that the peer's process, on this host, is no more
 };
 
 [[nodiscard]] const char* link_end_name(LinkEnd reason);

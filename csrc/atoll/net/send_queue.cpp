@@ -5,27 +5,6 @@
 
 namespace reef {
 
-bool SendQueue::take(OutFrame& frame) {
-  if (!control_.empty()) {
-    frame = std::move(control_.front());
-    control_.pop_front();
-    return true;
-  }
-  const bool state_is_due = data_.empty() || data_since_state_ >= kDataPerState;
-  if (!donations_.empty() && state_is_due) {
-    cut(frame);
-    data_since_state_ = 0;
-    return true;
-  }
-  if (!data_.empty()) {
-    frame = std::move(data_.front());
-    data_.pop_front();
-    ++data_since_state_;
-    return true;
-  }
-  return false;
-}
-
 void SendQueue::cut(OutFrame& frame) {
   Donation donation = std::move(donations_.front());
   donations_.pop_front();
@@ -45,9 +24,7 @@ void SendQueue::cut(OutFrame& frame) {
 }
 
 void SendQueue::purge(OpId op) {
-  const auto of_op = [op](const OutFrame& frame) { return frame.op == op; };
-  std::erase_if(control_, of_op);
-  std::erase_if(data_, of_op);
+  std::erase_if(control_, [op](const OutFrame& frame) { return frame.op == op; });
 }
 
 }  // namespace reef

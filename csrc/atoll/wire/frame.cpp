@@ -4,6 +4,7 @@
 
 #include "atoll/base/endian.h"
 #include "atoll/base/limits.h"
+#include "atoll/wire/description.h"
 
 namespace reef {
 
@@ -17,7 +18,7 @@ Error refuse(std::string what) { return Error{Code::protocol, 0, std::move(what)
 
 bool known_type(std::uint8_t type) {
   return type >= static_cast<std::uint8_t>(FrameType::hello) &&
-         type <= static_cast<std::uint8_t>(FrameType::bye);
+         type <= static_cast<std::uint8_t>(FrameType::relay_answer);
 }
 
 struct LengthRange {
@@ -28,12 +29,17 @@ struct LengthRange {
 LengthRange lengths_of(FrameType type) {
   switch (type) {
     case FrameType::hello:
-    case FrameType::hello_ack: return {kHelloBytes, kHelloBytes};
+    case FrameType::hello_ack:
+    case FrameType::relay_ask:
+    case FrameType::relay_answer: return {kHelloBytes, kHelloBytes};
+    case FrameType::relay_call: return {kRelayCallBytes, kRelayCallBytes};
     case FrameType::start: return {kDescriptionBytes, kDescriptionBytes};
     case FrameType::state_request:
     case FrameType::state_nack: return {8, 8};
     case FrameType::data:
     case FrameType::state_data: return {0, limits::kMaxPayload};
+    case FrameType::probe: return {0, limits::kMaxProbePayload};
+    case FrameType::probe_reply: return {kProbeReplyBytes, kProbeReplyBytes};
     case FrameType::heartbeat:
     case FrameType::done:
     case FrameType::bye: return {0, 0};
@@ -100,6 +106,7 @@ HelloBytes encode_hello(const Hello& hello) {
   store_le(bytes.data(), hello.version);
   store_le(bytes.data() + 4, hello.connection_index);
   store_le(bytes.data() + 8, hello.connections);
+  store_le(bytes.data() + 12, hello.flags);
   for (std::size_t i = 0; i < 16; ++i) {
     bytes[16 + i] = static_cast<std::byte>(hello.sender.bytes[i]);
     bytes[32 + i] = static_cast<std::byte>(hello.receiver.bytes[i]);
@@ -108,12 +115,14 @@ HelloBytes encode_hello(const Hello& hello) {
   for (std::size_t i = 0; i < 32; ++i) {
     bytes[64 + i] = static_cast<std::byte>(hello.secret[i]);
   }
+  store_le(bytes.data() + 96, hello.received);
+  store_le(bytes.data() + 104, hello.attempt);
   return bytes;
 }
 
 Result<Hello> parse_hello(std::span<const std::byte> bytes) {
   if (bytes.size() != kHelloBytes) {
-    return refuse("a hello has 104 bytes, got " + std::to_string(bytes.size()));
+    return refuse("a hello has 112 bytes, got " + std::to_string(bytes.size()));
   }
   const std::byte* at = bytes.data();
   Hello hello;
@@ -122,10 +131,18 @@ Result<Hello> parse_hello(std::span<const std::byte> bytes) {
   hello.connections = load_le<std::uint32_t>(at + 8);
   if (hello.version != kWireVersion) {
     return refuse("a hello speaks version " + std::to_string(hello.version) +
-                  ", this side speaks 1");
+                  ", this side speaks " + std::to_string(kWireVersion));
   }
-  if (load_le<std::uint32_t>(at + 12) != 0 || load_le<std::uint64_t>(at + 96) != 0) {
+  hello.flags = load_le<std::uint32_t>(at + 12);
+  hello.received = load_le<std::uint64_t>(at + 96);
+  hello.attempt = load_le<std::uint32_t>(at + 104);
+  constexpr std::uint32_t kFlags = kHelloChecksums | kHelloRepair | kHelloGone;
+  if ((hello.flags & ~kFlags) != 0 || load_le<std::uint32_t>(at + 108) != 0) {
     return refuse("a hello has reserved bits set");
+  }
+  if ((hello.flags & kHelloRepair) == 0 &&
+      (hello.received != 0 || hello.attempt != 0 || (hello.flags & kHelloGone) != 0)) {
+    return refuse("a hello speaks of a repair, and is none");
   }
   if (hello.connections == 0 || hello.connections > limits::kMaxConnectionsPerLink ||
       hello.connection_index >= hello.connections) {
@@ -141,64 +158,6 @@ Result<Hello> parse_hello(std::span<const std::byte> bytes) {
     hello.secret[i] = std::to_integer<std::uint8_t>(at[64 + i]);
   }
   return hello;
-}
-
-DescriptionBytes encode_description(const OpDescription& description) {
-  DescriptionBytes bytes{};
-  bytes[0] = static_cast<std::byte>(description.kind);
-  bytes[1] = static_cast<std::byte>(description.plan);
-  bytes[2] = static_cast<std::byte>(description.dtype);
-  bytes[3] = static_cast<std::byte>(description.reduction);
-  store_le(bytes.data() + 4, description.root);
-  store_le(bytes.data() + 8, description.count);
-  store_le(bytes.data() + 16, description.chunk_bytes);
-  return bytes;
-}
-
-Result<OpDescription> parse_description(std::span<const std::byte> bytes) {
-  if (bytes.size() != kDescriptionBytes) {
-    return refuse("an op's description has 48 bytes, got " + std::to_string(bytes.size()));
-  }
-  const std::byte* at = bytes.data();
-  const auto kind = std::to_integer<std::uint8_t>(at[0]);
-  const auto plan = std::to_integer<std::uint8_t>(at[1]);
-  const auto dtype = std::to_integer<std::uint8_t>(at[2]);
-  const auto reduction = std::to_integer<std::uint8_t>(at[3]);
-  if (kind < 1 || kind > 4 || plan > 2 || dtype != 1 || reduction > 1) {
-    return refuse("an op's description has an unknown kind, plan, dtype or reduction");
-  }
-  for (std::size_t i = 20; i < kDescriptionBytes; ++i) {
-    if (at[i] != std::byte{0}) {
-      return refuse("an op's description has reserved bits set");
-    }
-  }
-  OpDescription description;
-  description.kind = static_cast<OpKind>(kind);
-  description.plan = static_cast<Plan>(plan);
-  description.dtype = static_cast<DType>(dtype);
-  description.reduction = static_cast<Reduction>(reduction);
-  description.root = load_le<std::uint32_t>(at + 4);
-  description.count = load_le<std::uint64_t>(at + 8);
-  description.chunk_bytes = load_le<std::uint32_t>(at + 16);
-  if (description.count > limits::kMaxVectorBytes / dtype_bytes(description.dtype)) {
-    return refuse("an op's description claims " + std::to_string(description.count) + " elements");
-  }
-  if (description.chunk_bytes > limits::kMaxPayload) {
-    return refuse("an op's description claims chunks of " +
-                  std::to_string(description.chunk_bytes) + " bytes");
-  }
-  if (description.root >= limits::kMaxMembers) {
-    return refuse("an op's description names root " + std::to_string(description.root));
-  }
-  return description;
-}
-
-std::size_t dtype_bytes(DType dtype) {
-  switch (dtype) {
-    case DType::f32: return 4;
-  }
-  check(false, "dtype_bytes: an unknown dtype passed validation");
-  return 0;
 }
 
 }  // namespace reef

@@ -12,7 +12,11 @@
 namespace reef {
 
 inline constexpr std::size_t kHeaderBytes = 48;
-inline constexpr std::uint32_t kWireVersion = 1;
+// A PROBE_REPLY's payload.
+inline constexpr std::size_t kProbeReplyBytes = 16;
+// A RELAY_CALL's: who asks, and the nonce of the call.
+inline constexpr std::size_t kRelayCallBytes = 32;
+inline constexpr std::uint32_t kWireVersion = 3;
 
 enum class FrameType : std::uint8_t {
   hello = 1,
@@ -25,6 +29,11 @@ enum class FrameType : std::uint8_t {
   state_data = 8,
   state_nack = 9,
   bye = 10,
+  probe = 11,
+  probe_reply = 12,
+  relay_call = 13,    // a relay to the peer that somebody asks for
+  relay_ask = 14,     // in place of a HELLO: bring me to a peer
+  relay_answer = 15,  // in place of a HELLO: here I am, for the call with this nonce
 };
 
 struct FrameHeader {
@@ -49,38 +58,24 @@ struct Hello {
   std::uint32_t version = kWireVersion;
   std::uint32_t connection_index = 0;
   std::uint32_t connections = 1;
+  std::uint32_t flags = 0;  // kHello...
   PeerId sender;
   PeerId receiver;
   std::array<std::uint8_t, 16> nonce{};
   std::array<std::uint8_t, 32> secret{};
+  std::uint64_t received = 0;  // repair: the frames of this slot that the sender has received whole
+  std::uint32_t attempt = 0;   // repair: grows with every attempt for this slot
   bool operator==(const Hello&) const = default;
 };
-inline constexpr std::size_t kHelloBytes = 104;
+// In HELLO: frames shall carry checksums. In HELLO_ACK: they do.
+inline constexpr std::uint32_t kHelloChecksums = 1;
+// This connection takes the place of one that was lost.
+inline constexpr std::uint32_t kHelloRepair = 2;
+// Only in HELLO_ACK, to a repair: the link is over here.
+inline constexpr std::uint32_t kHelloGone = 4;
+inline constexpr std::size_t kHelloBytes = 112;
 using HelloBytes = std::array<std::byte, kHelloBytes>;
 [[nodiscard]] HelloBytes encode_hello(const Hello& hello);
 Result<Hello> parse_hello(std::span<const std::byte> bytes);
-
-enum class OpKind : std::uint8_t { all_reduce = 1, broadcast = 2, barrier = 3, exchange = 4 };
-enum class Plan : std::uint8_t { none = 0, ring = 1, direct = 2 };
-enum class DType : std::uint8_t { f32 = 1 };
-enum class Reduction : std::uint8_t { none = 0, sum = 1 };
-
-// What members must agree on for one op: the START payload.
-struct OpDescription {
-  OpKind kind = OpKind::barrier;
-  Plan plan = Plan::none;
-  DType dtype = DType::f32;
-  Reduction reduction = Reduction::none;
-  Rank root = 0;
-  std::uint64_t count = 0;  // elements
-  std::uint32_t chunk_bytes = 0;
-  bool operator==(const OpDescription&) const = default;
-};
-inline constexpr std::size_t kDescriptionBytes = 48;
-using DescriptionBytes = std::array<std::byte, kDescriptionBytes>;
-[[nodiscard]] DescriptionBytes encode_description(const OpDescription& description);
-Result<OpDescription> parse_description(std::span<const std::byte> bytes);
-
-[[nodiscard]] std::size_t dtype_bytes(DType dtype);
 
 }  // namespace reef

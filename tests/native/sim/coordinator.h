@@ -8,6 +8,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <utility>
@@ -40,6 +41,7 @@ class Coordinator {
     std::function<void()> supersede;
     std::function<void(Epoch, const Numbers&)> announce;  // a view exists
     std::function<PeerId(std::size_t)> id;
+    std::function<std::shared_ptr<const Topology>(Epoch, Rank)> measured;
   };
 
   explicit Coordinator(Ports ports) : ports_(std::move(ports)) {}
@@ -229,6 +231,7 @@ class Coordinator {
     View view;
     view.epoch = proposal.epoch;
     for (std::size_t peer : members) view.members.push_back(ports_.id(peer));
+    view.topology = ports_.measured(view.epoch, view.size());
     ports_.announce(view.epoch, members);
     Numbers told = members;
     const Numbers& before = asked_ ? asked_->peers : members;

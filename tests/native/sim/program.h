@@ -28,6 +28,7 @@ struct Recipe {
   Trouble trouble = Trouble::none;
   std::size_t culprit = 0;
   std::uint64_t patience = 0;  // of the culprit
+  std::size_t absent = SIZE_MAX;  // who contributes nothing to an all-reduce
 };
 
 inline Recipe recipe_of(std::uint64_t seed, Channel channel, Sequence sequence,
@@ -37,13 +38,14 @@ inline Recipe recipe_of(std::uint64_t seed, Channel channel, Sequence sequence,
   recipe.kind = random.percent(65)   ? OpKind::all_reduce
                 : random.percent(70) ? OpKind::broadcast
                                      : OpKind::barrier;
-  recipe.plan = static_cast<Plan>(random.below(3));
+  recipe.plan = static_cast<Plan>(random.below(kLastPlan + 1));
   recipe.count = recipe.kind == OpKind::barrier ? 0 : random.below(random.percent(20) ? 8 : 120);
   recipe.chunk_bytes = static_cast<std::uint32_t>(4 * random.between(1, 24));
   recipe.root = random.percent(50) ? 0 : random.below(peers);
   if (random.percent(20)) recipe.trouble = static_cast<Trouble>(random.between(1, 3));
   recipe.culprit = random.below(peers);
   recipe.patience = random.between(1, 2'000);
+  if (random.percent(25)) recipe.absent = random.below(peers);
   return recipe;
 }
 
@@ -137,6 +139,7 @@ class Ledger {
     }
     float sum = 0;
     for (std::size_t member : views_[end.epoch]) {
+      if (recipe.kind == OpKind::all_reduce && member == recipe.absent) continue;
       sum += share_of(channel, end.sequence, member, i);
     }
     return sum;

@@ -161,6 +161,7 @@ class Users {
     request.plan = recipe.kind == OpKind::all_reduce ? recipe.plan : Plan::none;
     request.chunk_bytes = recipe.chunk_bytes;
     request.root = hosts_.id(recipe.root);
+    if (recipe.kind == OpKind::all_reduce && recipe.absent == number) request.weight = 0;
     std::size_t count = recipe.count;
     if (culprit && recipe.trouble == Trouble::mismatch) {
       if (recipe.kind == OpKind::barrier) request.kind = OpKind::all_reduce;

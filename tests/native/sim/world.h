@@ -14,7 +14,10 @@
 
 #include "atoll/collective/core.h"
 #include "sim/coordinator.h"
+#include "sim/counters.h"
+#include "sim/coverage.h"
 #include "sim/events.h"
+#include "sim/measured.h"
 #include "sim/network.h"
 #include "sim/program.h"
 #include "sim/users.h"
@@ -23,18 +26,23 @@ namespace reef::sim {
 
 class World final : private Hosts {
  public:
-  explicit World(std::uint64_t seed)
+  explicit World(std::uint64_t seed, Mutation mutation = Mutation::none)
       : random_(seed),
         initial_(random_.between(1, 5)),
         total_(initial_ + random_.below(4)),
         program_{seed, static_cast<Channel>(random_.between(1, 3)), random_.between(2, 9)},
         tracing_(std::getenv("ATOLL_TRACE") != nullptr),
-        network_(*this, events_, random_, failure_, total_),
+        network_(*this, events_, random_, failure_, total_, mutation),
         ledger_(seed, total_, failure_),
         users_(program_, *this, events_, random_, ledger_, failure_, total_),
         coordinator_(ports()) {
     options_.eager_bytes = random_.percent(30) ? 0 : random_.below(600);
+    options_.flat_done_members = static_cast<Rank>(random_.percent(50) ? 1 : 8);
+    options_.mesh_max_bytes = random_.below(60);
+    options_.mesh_max_members = static_cast<Rank>(random_.between(2, 5));
+    options_.doubling_max_bytes = random_.below(120);
     options_.direct_max_bytes = random_.below(300);
+    options_.direct_max_part_bytes = random_.below(80);
     options_.chunk_bytes = 32;
     order_delay_ = random_.between(5, random_.percent(40) ? 20 : 400);
     notice_delay_ = random_.between(1, random_.percent(40) ? 20 : 600);
@@ -50,23 +58,22 @@ class World final : private Hosts {
     plan_faults();
     std::uint64_t steps = 0;
     while (!failure_.happened() && events_.step()) {
-      if (++steps % 32 == 0) check_counters();
+      if (++steps % 32 == 0) check_counters(*this, total_, ledger_, failure_);
       if (steps > 2'000'000) failure_.report("no end in sight");
     }
     if (!failure_.happened()) check_end();
     return failure_.what();
   }
-  struct Coverage {
-    std::uint64_t committed = 0;
-    std::uint64_t failed = 0;
-    std::uint64_t rerun = 0;
-    std::uint64_t stale = 0;
-    std::uint64_t early = 0;
-    std::uint64_t aborts = 0;
-    std::uint64_t drains = 0;
-  };
+  using Coverage = sim::Coverage;
   [[nodiscard]] Coverage coverage() const {
     Coverage sum = coverage_;
+    sum.breaks = network_.repair().breaks;
+    sum.repairs = network_.repair().repairs;
+    sum.old_attempts = network_.repair().stale;
+    sum.hopeless = network_.repair().hopeless;
+    sum.resent = network_.flow().resent;
+    sum.cut_short = network_.flow().cut_short;
+    sum.thrown_away = network_.flow().thrown_away;
     for (const auto& peer : peers_) {
       sum.committed += peer->core->tally().ops_committed;
       sum.failed += peer->core->tally().ops_failed;
@@ -95,6 +102,16 @@ class World final : private Hosts {
   bool alive(std::size_t number) const override {
     return peers_[number]->alive && !peers_[number]->closed;
   }
+  bool exists(std::size_t number) const override { return peers_[number]->alive; }
+  bool part(std::size_t one, std::size_t two) override {
+    if (events_.now > static_cast<Nanos>(kFaultTime) || !may_lose(std::max(one, two))) return false;
+    cut(one, two);
+    return true;
+  }
+  void left_early(std::size_t number) override {
+    events_.after(random_.between(1, notice_delay_), [this, number] { coordinator_.lost(number); });
+  }
+  void note(const std::string& what) override { trace("%s", what.c_str()); }
   Nanos stopped_until(std::size_t number) const override { return peers_[number]->stopped_until; }
   const PeerId& id(std::size_t number) const override { return peers_[number]->id; }
 
@@ -140,6 +157,10 @@ class World final : private Hosts {
       ledger_.view(epoch, members);
     };
     ports.id = [this](std::size_t number) { return peers_[number]->id; };
+    ports.measured = [this](Epoch epoch, Rank members) -> std::shared_ptr<const Topology> {
+      if (members < 2 || (program_.seed + epoch) % 3 != 0) return nullptr;
+      return two_sites(members);
+    };
     return ports;
   }
   std::uint64_t order_delay() { return random_.between(1, order_delay_); }
@@ -185,6 +206,8 @@ class World final : private Hosts {
   void handle(std::size_t number, Action& action) {
     if (auto* send = std::get_if<Send>(&action)) {
       network_.send(number, number_of(send->to), std::move(*send));
+    } else if (const auto* ready = std::get_if<DataReady>(&action)) {
+      network_.data_ready(number, number_of(ready->peer));
     } else if (const auto* release = std::get_if<Release>(&action)) {
       users_.released(number, release->op);
       network_.release(number, release->op);
@@ -216,6 +239,12 @@ class World final : private Hosts {
     for (std::uint64_t count = random_.below(7); count > 0; --count) {
       events_.after(random_.below(kFaultTime), [this] { fault(); });
     }
+    if (random_.percent(70)) {
+      for (std::uint64_t count = random_.below(random_.percent(30) ? 60 : 8); count > 0; --count) {
+        events_.after(random_.below(kFaultTime), [this] { network_.break_any(); });
+      }
+    }
+    events_.after(2 * kFaultTime, [this] { network_.be_kind(); });
     for (std::size_t number = initial_; number < total_; ++number) {
       events_.after(random_.below(kFaultTime), [this, number] {
         if (alive(number)) coordinator_.wants_to_join(number);
@@ -305,40 +334,14 @@ class World final : private Hosts {
   void say_bye(std::size_t number) {
     events_.after(random_.between(50, 500), [this, number] {
       if (!network_.flushed(number)) return say_bye(number);
+      if (network_.owes(number)) left_early(number);
       break_links(number);
     });
   }
 
   // --- promises
-  void check_counters() {
-    for (std::size_t one = 0; one < total_; ++one) {
-      if (!alive(one) || core(one).view().size() == 0) continue;
-      for (const auto& [channel, counters] : core(one).progress()) {
-        if (counters.started - counters.committed > 1 || counters.done < counters.committed ||
-            counters.done > counters.started) {
-          failure_.report("counters out of order at peer " + std::to_string(one));
-        }
-        for (std::size_t two = 0; two < total_; ++two) {
-          if (two == one || !alive(two)) continue;
-          if (core(two).view().epoch != core(one).view().epoch) continue;
-          if (!core(two).view().rank_of(peers_[one]->id)) continue;
-          compare(one, two, channel, counters.committed);
-        }
-      }
-    }
-  }
-  // What one has committed, the other has done; failures may be one behind.
-  void compare(std::size_t one, std::size_t two, Channel channel, Sequence committed) {
-    const Progress progress = core(two).progress();
-    const auto found = progress.find(channel);
-    const Sequence done = found == progress.end() ? 0 : found->second.done;
-    if (committed <= done) return;
-    if (committed == done + 1 && ledger_.failed_at(one, channel, done)) return;
-    failure_.report("peer " + std::to_string(one) + " has committed " +
-                    std::to_string(committed) + " ops, peer " + std::to_string(two) +
-                    " has done " + std::to_string(done));
-  }
   void check_end() {
+    network_.check_end();
     if (!coordinator_.quiet()) failure_.report("a change of the view never ended");
     const Coordinator::Numbers& members = coordinator_.members();
     for (std::size_t number = 0; number < total_; ++number) {

@@ -1,6 +1,5 @@
-// Broadcast: the root's chunks travel along the ring, each member passes them on until the next one
-// would be the root. The phase counts hops: who is d places behind the root receives phase d-1.
-// Swap, the plan of a pair exchange, is the same with one hop in both directions at once.
+// The broadcast: chunks run along the ring from the root, each member passing on what it receives;
+// the one before the root keeps it. Phase: how many members have passed a chunk on.
 
 #include <vector>
 
@@ -10,116 +9,83 @@ namespace reef {
 
 namespace {
 
-// Chunks that all come from one sender with one phase, straight into `out`.
-class Inflow {
+class Broadcast final : public PlanRun {
  public:
-  Inflow(std::span<std::byte> out, std::uint32_t chunk_bytes, Rank from, std::uint16_t phase)
-      : out_(out), grid_(out.size(), 1, chunk_bytes), from_(from), phase_(phase) {
-    received_.resize(grid_.slots(), 0);
-    awaited_ = received_.size();
+  explicit Broadcast(const PlanSetup& setup)
+      : setup_(setup), grid_({0, setup.out.size()}, 1, setup.chunk_bytes) {
+    const Rank members = setup.members;
+    Rank place = 0;
+    Rank root = 0;
+    while (setup.order[place] != setup.self) ++place;
+    while (setup.order[root] != setup.other) ++root;
+    distance_ = (place + members - root) % members;
+    next_ = setup.order[(place + 1) % members];
+    previous_ = setup.order[(place + members - 1) % members];
+    if (distance_ != 0) {
+      received_.resize(grid_.chunks(0), 0);
+      awaited_ = received_.size();
+    }
   }
-  [[nodiscard]] const Grid& grid() const { return grid_; }
-  [[nodiscard]] bool complete() const { return awaited_ == 0; }
-  [[nodiscard]] std::span<std::byte> place(const ChunkName& chunk) const {
+
+  void begin(Outbox& outbox) override {
+    if (distance_ != 0) return;
+    for (std::size_t chunk = 0; chunk < grid_.chunks(0) && setup_.members > 1; ++chunk) {
+      const Grid::Range range = grid_.range(0, chunk);
+      outbox.send(next_, 0, range.offset, static_cast<std::uint32_t>(range.length));
+    }
+    settle_in(setup_.out, setup_.in);
+  }
+
+  Payload payload(Rank, std::uint16_t, std::uint64_t offset) override {
+    const std::uint64_t length = grid_.range(0, grid_.number_at(0, offset)).length;
+    if (distance_ == 0) return {setup_.in.subspan(offset, length), nullptr};
+    return {setup_.out.subspan(offset, length), nullptr};
+  }
+
+  std::span<std::byte> place(const ChunkName& chunk) override {
     if (!locate(chunk)) return {};
-    return out_.subspan(chunk.offset, chunk.length);
+    return setup_.out.subspan(chunk.offset, chunk.length);
   }
-  bool deliver(const ChunkName& chunk, std::span<const std::byte> payload) {
+
+  bool deliver(const ChunkName& chunk, std::span<const std::byte> payload,
+               Outbox& outbox) override {
     const std::optional<std::size_t> number = locate(chunk);
     if (!number) return false;
-    settle_in(out_.subspan(chunk.offset, chunk.length), payload);
+    settle_in(setup_.out.subspan(chunk.offset, chunk.length), payload);
     received_[*number] = 1;
     --awaited_;
+    if (next_ != setup_.other) {
+      outbox.send(next_, static_cast<std::uint16_t>(distance_), chunk.offset,
+                  static_cast<std::uint32_t>(chunk.length));
+    }
     return true;
   }
-  void expect_nothing() { awaited_ = 0; }
+
+  [[nodiscard]] bool complete() const override { return awaited_ == 0; }
 
  private:
   [[nodiscard]] std::optional<std::size_t> locate(const ChunkName& chunk) const {
-    if (awaited_ == 0 || chunk.from != from_ || chunk.phase != phase_) return std::nullopt;
+    if (awaited_ == 0 || chunk.from != previous_ || chunk.phase + 1u != distance_) {
+      return std::nullopt;
+    }
     const std::optional<std::size_t> number = grid_.find(0, chunk);
     if (!number || received_[*number] != 0) return std::nullopt;
     return number;
   }
 
-  std::span<std::byte> out_;
+  PlanSetup setup_;
   Grid grid_;
-  Rank from_;
-  std::uint16_t phase_;
+  Rank distance_ = 0;  // places behind the root
+  Rank next_ = 0;
+  Rank previous_ = 0;
   std::vector<std::uint8_t> received_;
   std::size_t awaited_ = 0;
-};
-
-void send_all(const PlanSetup& setup, const Grid& grid, Rank to, Outbox& outbox) {
-  for (std::size_t chunk = 0; chunk < grid.chunks(0); ++chunk) {
-    const Grid::Range range = grid.range(0, chunk);
-    outbox.send(to, 0, range.offset, setup.in.subspan(range.offset, range.length));
-  }
-}
-
-class Broadcast final : public PlanRun {
- public:
-  explicit Broadcast(const PlanSetup& setup)
-      : setup_(setup),
-        distance_((setup.self + setup.members - setup.other) % setup.members),
-        next_((setup.self + 1) % setup.members),
-        inflow_(setup.out, setup.chunk_bytes, (setup.self + setup.members - 1) % setup.members,
-                static_cast<std::uint16_t>(distance_ - 1)) {}
-
-  void begin(Outbox& outbox) override {
-    if (distance_ != 0) return;
-    inflow_.expect_nothing();
-    if (setup_.members > 1) send_all(setup_, inflow_.grid(), next_, outbox);
-    settle_in(setup_.out, setup_.in);
-  }
-  [[nodiscard]] std::span<std::byte> place(const ChunkName& chunk) const override {
-    return inflow_.place(chunk);
-  }
-  bool deliver(const ChunkName& chunk, std::span<const std::byte> payload,
-               Outbox& outbox) override {
-    if (!inflow_.deliver(chunk, payload)) return false;
-    if (next_ != setup_.other) {
-      outbox.send(next_, static_cast<std::uint16_t>(distance_), chunk.offset,
-                  setup_.out.subspan(chunk.offset, chunk.length));
-    }
-    return true;
-  }
-  [[nodiscard]] bool complete() const override { return inflow_.complete(); }
-
- private:
-  PlanSetup setup_;
-  Rank distance_;  // places behind the root
-  Rank next_;
-  Inflow inflow_;
-};
-
-class Swap final : public PlanRun {
- public:
-  explicit Swap(const PlanSetup& setup)
-      : setup_(setup), inflow_(setup.out, setup.chunk_bytes, setup.other, 0) {}
-
-  void begin(Outbox& outbox) override { send_all(setup_, inflow_.grid(), setup_.other, outbox); }
-  [[nodiscard]] std::span<std::byte> place(const ChunkName& chunk) const override {
-    return inflow_.place(chunk);
-  }
-  bool deliver(const ChunkName& chunk, std::span<const std::byte> payload, Outbox&) override {
-    return inflow_.deliver(chunk, payload);
-  }
-  [[nodiscard]] bool complete() const override { return inflow_.complete(); }
-
- private:
-  PlanSetup setup_;
-  Inflow inflow_;
 };
 
 }  // namespace
 
 std::unique_ptr<PlanRun> make_broadcast(const PlanSetup& setup) {
   return std::make_unique<Broadcast>(setup);
-}
-
-std::unique_ptr<PlanRun> make_swap(const PlanSetup& setup) {
-  return std::make_unique<Swap>(setup);
 }
 
 }  // namespace reef
