@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from atoll.control.convert import MAX_MESSAGE_BYTES, peer_message_to_pb
 from atoll.membership.messages import PeerMessage
+from atoll.pb import control_pb2 as pb
+
+if TYPE_CHECKING:
+    from atoll.trust.identity import Identity
 
 SERVICE = "atoll.pb.Coordinator"
 
+BREATH_BYTES = 64 << 10
+"""What is that long already is sent as it is."""
+
 _BOTH: tuple[tuple[str, int], ...] = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES + BREATH_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES + BREATH_BYTES),
     # A path that swallows packets is noticed by pings; off by default at clients.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -40,11 +48,35 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
+def open_channel(
+    address: str,
+    identity: Identity | None,
+    options: Sequence[tuple[str, Any]] = CHANNEL_OPTIONS,
+) -> grpc.aio.Channel:
+    """To a coordinator: mutual TLS with an identity, else in the clear."""
+    if identity is None:
+        return grpc.aio.insecure_channel(address, options)
+    from atoll.trust.identity import channel_credentials, channel_options
+
+    return grpc.aio.secure_channel(address, channel_credentials(identity), channel_options(options))
+
+
 async def say(call: Any, outgoing: asyncio.Queue[PeerMessage]) -> None:
     """Writes what is put into the queue until the stream ends; whoever reads it learns why."""
     with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
         while True:
-            await call.write(peer_message_to_pb(await outgoing.get()))
+            await call.write(breath(peer_message_to_pb(await outgoing.get()), outgoing))
+
+
+def breath(first: pb.PeerMessage, waiting: asyncio.Queue[PeerMessage]) -> pb.PeerMessage:
+    """With it goes what has come while the one before was written, for each message takes its time
+    on the way through two processes, however short it is."""
+    size = first.ByteSize()
+    while size < BREATH_BYTES and not waiting.empty():
+        following = peer_message_to_pb(waiting.get_nowait())
+        size += following.ByteSize()
+        first.also.append(following)
+    return first
 
 
 def on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

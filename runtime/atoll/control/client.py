@@ -1,4 +1,4 @@
-"""A peer's control thread: the stream to the coordinator, the peer's machine, the engine's events.
+"""A peer's control thread: it runs the peer's machine between the stream and the engine.
 
 Threads: `atoll-control` owns everything but the snapshot; the user's threads post to it and read
 the snapshot under one lock. docs/threads.md.
@@ -12,52 +12,53 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, assert_never
-
-import grpc
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, assert_never
 
 from atoll import errors
-from atoll.config import parse_address
-from atoll.control.channel import CHANNEL_OPTIONS, SERVICE, on_loop_error, say
-from atoll.control.convert import MalformedMessage, coordinator_message_from_pb
-from atoll.control.engine_events import from_engine
+from atoll.config import parse_addresses
+from atoll.control.channel import on_loop_error
+from atoll.control.engine_driver import EngineCommand, EngineDriver
+from atoll.control.forked import close_in_children
 from atoll.control.membership import Membership
-from atoll.membership.messages import Departure, Endpoint, PeerId, PeerMessage, Report, View
+from atoll.control.stream import CoordinatorStream
+from atoll.membership.messages import Departure, Endpoint, PeerId, Report, View
 from atoll.membership.peer import PeerMachine
 from atoll.membership.peer_events import (
+    AppArrived,
+    AppDrain,
     AppHolding,
     AppLeave,
+    AppMeasure,
     AppReady,
     AppReport,
+    Carry,
     Dial,
     Drop,
     Ended,
     EngineStarted,
     Expect,
     FenceEngine,
-    Heard,
     InstallEngine,
     PeerAction,
     PeerEvent,
+    Probe,
     Reconnect,
     Say,
     StartEngine,
-    StreamLost,
-    StreamUp,
     Tick,
 )
-from atoll.pb import control_pb2 as pb
+from atoll.trust.names import uris_of
 
 if TYPE_CHECKING:
     from atoll._core import Engine
+    from atoll.trust.identity import Identity
 
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.05
 CLOSE_S = 5.0
-FLUSH_S = 1.0
-"""How long the last words may take to reach the coordinator."""
 KEPT_VIEWS = 64
 
 
@@ -70,32 +71,47 @@ class ControlClient:
         coordinator: str,
         job: str,
         island: str,
+        shard: int = 0,
+        shards: int = 1,
         engine_factory: Callable[[PeerId, bytes], Engine],
-        advertise_host: str = "127.0.0.1",
+        advertise_hosts: Sequence[str] = ("127.0.0.1",),
         connect_timeout_s: float = 20.0,
         on_op_ended: Callable[[int], None],
+        on_fence_over: Callable[[str, float], None] = lambda kind, seconds: None,
         software_version: str,
+        probes: bool = True,
+        identity: Identity | None = None,
+        leave_s: float = 30.0,
     ) -> None:
-        """coordinator: HOST:PORT. `engine_factory(peer, secret)` makes a listening engine once the
-        job has welcomed this peer; `on_op_ended` is called by the control thread. Raises
-        ConfigError for an address that is none."""
+        """coordinator: HOST:PORT, or several with commas. shard: which of the island's `shards`
+        peers this one is. `engine_factory(peer, secret)` makes a
+        listening engine once the job has welcomed this peer; `on_op_ended` is called by the control
+        thread. Raises ConfigError for an address that is none."""
         try:
-            parse_address(coordinator)
+            coordinators = parse_addresses(coordinator)
         except ValueError as error:
             raise errors.ConfigError(f"coordinator {coordinator!r}: {error}") from None
         self._coordinator = coordinator
         self._job = job
         self._engine_factory = engine_factory
-        self._advertise_host = advertise_host
+        self._advertise_hosts = tuple(advertise_hosts)
         self._connect_timeout_s = connect_timeout_s
         self._on_op_ended = on_op_ended
+        self._on_fence_over = on_fence_over
         self._machine = PeerMachine(
             peer=secrets.token_bytes(16),
             island=island,
+            shard=shard,
+            shards=shards,
             job=job,
             software_version=software_version,
+            probes=probes,
+            coordinators=coordinators,
+            leave_s=leave_s,
         )
+        self._identity = identity
         self._engine: Engine | None = None
+        self._driver: EngineDriver | None = None
         self._history: dict[int, View] = {}
         self._changed = threading.Condition()
         self._membership = self._snapshot()
@@ -104,9 +120,7 @@ class ControlClient:
         self._closing = False
         # Of the control thread:
         self._finish = asyncio.Event()
-        self._outgoing: asyncio.Queue[PeerMessage] = asyncio.Queue()
-        self._stream_task: asyncio.Task[None] | None = None
-        self._reconnect: asyncio.TimerHandle | None = None
+        self._stream = CoordinatorStream(coordinators[0], self._drive, self._wants_stream, identity)
 
     # --- the session's side -----------------------------------------------------------------------
 
@@ -130,14 +144,33 @@ class ControlClient:
             )
         except errors.DeadlineExceeded:
             self.close()
-            raise errors.CannotJoin(
-                f"no coordinator of job '{self._job}' answered at {self._coordinator} within "
-                f"{self._connect_timeout_s:g} s; check that it runs there and that the address is "
-                "reachable from here"
-            ) from None
+            raise self._nobody_answers() from None
         except errors.AtollError:
             self.close()
             raise
+        close_in_children(parse_addresses(self._coordinator))
+
+    def _nobody_answers(self) -> errors.CannotJoin:
+        from atoll.trust.why import refusal
+
+        job, limit_s = self._job, self._connect_timeout_s
+        if self._machine.turned_away:
+            return errors.CannotJoin(
+                f"no coordinator of job '{job}' leads within {limit_s:g} s "
+                f"({self._machine.turned_away}); look at what they log: does their store answer?"
+            )
+        for address in parse_addresses(self._coordinator):
+            why = refusal(address, self._identity, now=datetime.now(UTC))
+            if why is not None:
+                return errors.CannotJoin(
+                    f"the coordinator of job '{job}' at {address} does not let this island in: "
+                    f"{why}",
+                    final=True,
+                )
+        return errors.CannotJoin(
+            f"no coordinator of job '{job}' answered at {self._coordinator} within "
+            f"{limit_s:g} s; check that it runs there and that the address is reachable from here"
+        )
 
     def ready(self) -> None:
         """This peer holds the shared state that is current, or needs none."""
@@ -152,6 +185,14 @@ class ControlClient:
         """For people and metrics."""
         self._post(AppReport(report=report))
 
+    def measure_links(self) -> None:
+        """Asks the coordinator to have all links measured anew."""
+        self._post(AppMeasure())
+
+    def links_carry(self, times: Mapping[bytes, float]) -> None:
+        """So many times what was measured of them, as ops have shown."""
+        self._post(AppArrived(times=dict(times)))
+
     def leave(self, reason: Departure, timeout_s: float) -> bool:
         """Leaves the view politely. Returns whether this peer is out of it, or never was in one."""
         if self._thread is None:
@@ -163,6 +204,10 @@ class ControlClient:
             return False
         except errors.AtollError:
             return True  # it ended otherwise
+
+    def drain(self, message: str) -> None:
+        """This island is to leave once its round is over: `Membership.draining` says so."""
+        self._post(AppDrain(message=message))
 
     def membership(self) -> Membership:
         """What is known now."""
@@ -215,8 +260,8 @@ class ControlClient:
         except BaseException as error:
             logger.exception("the control thread failed")
             self._publish(errors.SessionClosed(f"the control thread failed: {error!r}"))
-            if self._engine is not None:
-                self._engine.close()
+            if self._driver is not None:
+                self._driver.abandon()
             raise
 
     def _make_loop(self) -> asyncio.AbstractEventLoop:
@@ -228,28 +273,17 @@ class ControlClient:
     async def _main(self) -> None:
         if self._closing:
             return
-        self._connect()
+        self._stream.open()
         while not self._finish.is_set():
+            self._stream.check()
             self._drive(Tick())
+            if self._driver is not None:
+                self._driver.take_events()  # those that did not ring
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._finish.wait(), TICK_S)
-        if self._reconnect is not None:
-            self._reconnect.cancel()
-        await self._flush()
-        if self._stream_task is not None:
-            self._stream_task.cancel()
-            await asyncio.gather(self._stream_task, return_exceptions=True)
-        self._forget_engine()
-
-    async def _flush(self) -> None:
-        task = self._stream_task
-        if task is None or task.done():
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FLUSH_S):
-                while not self._outgoing.empty() and not task.done():
-                    await asyncio.sleep(0.005)
-                await asyncio.sleep(0.01)  # for the message that was taken last
+        await self._stream.close()
+        if self._driver is not None and self._loop is not None:
+            self._driver.detach(self._loop)
 
     def _drive(self, event: PeerEvent) -> None:
         for action in self._machine.handle(event, time.monotonic()):
@@ -259,19 +293,14 @@ class ControlClient:
     def _act(self, action: PeerAction) -> None:
         match action:
             case Say(message=message):
-                self._outgoing.put_nowait(message)
-            case Reconnect(at_s=at_s):
-                if self._stream_task is not None:
-                    self._stream_task.cancel()
-                    self._stream_task = None
-                loop = asyncio.get_running_loop()
-                delay_s = max(0.0, at_s - time.monotonic())
-                self._reconnect = loop.call_later(delay_s, self._connect)
+                self._stream.say(message)
+            case Reconnect(at_s=at_s, coordinator=coordinator):
+                self._stream.reopen(at_s, coordinator)
             case StartEngine(secret=secret):
                 self._start_engine(secret)
             case Ended():
                 self._end()
-            case Expect() | Dial() | Drop() | FenceEngine() | InstallEngine():
+            case Expect() | Dial() | Carry() | Drop() | FenceEngine() | InstallEngine() | Probe():
                 self._command(action)
             case _:
                 assert_never(action)
@@ -298,12 +327,16 @@ class ControlClient:
             connected=machine.connected,
             left=machine.left,
             ended=ended,
+            draining=machine.draining,
             history=self._history,
         )
 
     def _remember(self, view: View) -> None:
         kept = list(self._history.items())[-KEPT_VIEWS + 1 :]
         self._history = {**dict(kept), view.epoch: view}
+
+    def _wants_stream(self) -> bool:
+        return self._machine.ended is None and not self._machine.left
 
     # --- the engine -------------------------------------------------------------------------------
 
@@ -314,89 +347,31 @@ class ControlClient:
             self._machine.ended = error
             return
         self._engine = engine
-        asyncio.get_running_loop().add_reader(engine.event_fd, self._take_events)
-        endpoint = Endpoint(host=self._advertise_host, port=engine.port)
-        self._drive(EngineStarted(endpoints=(endpoint,)))
+        self._driver = EngineDriver(
+            engine,
+            on_event=self._drive,
+            on_op_ended=self._on_op_ended,
+            on_fence_over=self._on_fence_over,
+            names_of=self._names_of,
+        )
+        self._driver.attach()
+        endpoints = tuple(Endpoint(host=host, port=engine.port) for host in self._advertise_hosts)
+        self._drive(EngineStarted(endpoints=endpoints))
 
-    def _take_events(self) -> None:
-        if self._engine is None:
-            return
-        for native in self._engine.take_events():
-            event = from_engine(native)
-            if isinstance(event, int):
-                self._on_op_ended(event)
-            else:
-                self._drive(event)
+    def _names_of(self, island: str) -> list[str]:
+        return uris_of(self._job, island) if self._identity is not None else []
 
-    def _command(self, action: Expect | Dial | Drop | FenceEngine | InstallEngine) -> None:
-        engine = self._engine
-        if engine is None:
+    def _command(self, action: EngineCommand) -> None:
+        if self._driver is None:
             return
-        match action:
-            case Expect(peer=peer):
-                engine.expect(peer)
-            case Dial(peer=peer, endpoint=endpoint):
-                engine.dial(peer, endpoint.host, endpoint.port)
-            case Drop(peer=peer):
-                engine.drop(peer)
-            case FenceEngine(attempt=attempt, kind=kind):
-                engine.fence(attempt, kind.value)
-            case InstallEngine(view=view, starts=starts, kind=kind):
-                # Known before any op of it can end.
-                self._remember(view)
-                self._publish(self._machine.ended)
-                engine.install(view.epoch, list(view.ids), dict(starts), kind.value)
-            case _:
-                assert_never(action)
+        if isinstance(action, InstallEngine):
+            # Known before any op of it can end.
+            self._remember(action.view)
+            self._publish(self._machine.ended)
+        self._driver.do(action)
 
     def _end(self) -> None:
         """The others go on without this peer: every op that waits here is to wake."""
-        if self._engine is not None:
+        if self._driver is not None:
             self._publish(self._machine.ended)  # so that who wakes finds the reason
-            self._engine.close()
-
-    def _forget_engine(self) -> None:
-        if self._engine is not None and self._loop is not None:
-            self._take_events()
-            self._loop.remove_reader(self._engine.event_fd)
-
-    # --- the stream -------------------------------------------------------------------------------
-
-    def _connect(self) -> None:
-        self._reconnect = None
-        if self._machine.ended is None and not self._machine.left:
-            self._outgoing = asyncio.Queue()
-            self._stream_task = asyncio.create_task(self._talk(self._outgoing))
-
-    async def _talk(self, outgoing: asyncio.Queue[PeerMessage]) -> None:
-        """One stream, from its opening to its end."""
-        message = "the coordinator closed it"
-        async with grpc.aio.insecure_channel(self._coordinator, CHANNEL_OPTIONS) as channel:
-            attach: Any = channel.stream_stream(
-                f"/{SERVICE}/Attach",
-                request_serializer=pb.PeerMessage.SerializeToString,
-                response_deserializer=pb.CoordinatorMessage.FromString,
-            )
-            call = attach()
-            self._drive(StreamUp())
-            writer = asyncio.create_task(say(call, outgoing))
-            try:
-                await self._listen(call)
-            except (grpc.RpcError, MalformedMessage) as error:
-                code = error.code() if isinstance(error, grpc.aio.AioRpcError) else None
-                message = code.name.lower() if code else str(error)
-            finally:
-                writer.cancel()
-                await asyncio.gather(writer, return_exceptions=True)
-                call.cancel()
-        logger.debug("stream to the coordinator ended: %s", message)
-        if self._stream_task is asyncio.current_task():
-            self._stream_task = None
-            self._drive(StreamLost(message=message))
-
-    async def _listen(self, call: Any) -> None:
-        while True:
-            message = await call.read()
-            if not isinstance(message, pb.CoordinatorMessage):  # EOF
-                return
-            self._drive(Heard(message=coordinator_message_from_pb(message)))
+            self._driver.close()

@@ -30,5 +30,7 @@ class Membership:
     left: bool
     ended: AtollError | None
     """CannotJoin, Expelled or SessionClosed: nothing comes after it."""
+    draining: str = ""
+    """Why this island is to leave once its round is over; empty: it may stay."""
     history: Mapping[int, View] = field(default_factory=dict)
     """The last views that the engine was told to install, by epoch, the present one included."""

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 PeerId = bytes
 """16 random bytes."""
@@ -33,6 +33,14 @@ class Departure(enum.Enum):
     UNREACHABLE = "unreachable"
     PROTOCOL = "protocol"
     STOPPED = "stopped"
+    SHARD_LOST = "shard_lost"
+    """Another shard of its island was lost, or has left: an island goes as a whole."""
+    INCOMPLETE = "incomplete"
+    """Other shards of its island never came."""
+    REVOKED = "revoked"
+    """An operator has declared its certificate void."""
+    KILLED = "killed"
+    """An operator has put it out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +57,15 @@ class PeerInfo:
     island: str
     order: int
     endpoints: tuple[Endpoint, ...]
+    shard: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """Epoch number and members by rank, oldest first. Epoch 0 with no members: none yet."""
+    """Epoch number and islands by rank, oldest first. Epoch 0 with no members: none yet.
+
+    `members`: the peers, island after island, each island's by shard.
+    """
 
     epoch: int = 0
     members: tuple[PeerInfo, ...] = ()
@@ -61,6 +73,18 @@ class View:
     @property
     def ids(self) -> tuple[PeerId, ...]:
         return tuple(member.id for member in self.members)
+
+    @property
+    def islands(self) -> tuple[str, ...]:
+        """Their names, by rank."""
+        return tuple(member.island for member in self.members if member.shard == 0)
+
+    def ring(self, shard: int) -> View:
+        """The view as the peers of one shard index see it: one member of each island."""
+        return View(
+            epoch=self.epoch,
+            members=tuple(member for member in self.members if member.shard == shard),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +107,9 @@ class Register:
     peer: PeerId
     island: str
     installed_epoch: int = 0
+    shard: int = 0
+    shards: int = 1
+    """How many peers its island has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +126,17 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linked:
+    """All with whom it has a link: the first that it says of that on a stream."""
+
     peers: frozenset[PeerId]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkedMore:
+    """What has changed since this peer last said with whom it is linked, on the same stream."""
+
+    added: frozenset[PeerId] = frozenset()
+    removed: frozenset[PeerId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,8 +149,16 @@ class Holding:
     """A member that now holds the shared state of its view and can be a donor."""
 
 
+UNASKED = 0
+"""The attempt of a member that froze by itself, certain that another one's process has died. It is
+worth as much as an answer as long as the newest view is the one that it says it has installed:
+nothing that could wake it is under way then."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fenced:
+    """attempt: 0 for who froze before it was asked (`UNASKED`)."""
+
     attempt: int
     epoch: int
     progress: Mapping[int, Counters]
@@ -129,11 +174,37 @@ class Suspect:
     peer: PeerId
     reason: Departure
     message: str = ""
+    certain: bool = False
+    """The kernel of the machine that both are on says that its process has died."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreached:
+    """It has dialled a peer for as long as it may, and there is no link. `relay`: through whom."""
+
+    peer: PeerId
+    relay: PeerId = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leave:
     reason: Departure
+
+
+NOTICES = (
+    "checkpoint",
+    "checkpoint_failed",
+    "checkpoint_damaged",
+    "restored",
+    "healed",
+    "layout",
+    "recovery",
+    "throughput",
+)
+"""Kinds of notices that the coordinator makes events of."""
+
+MAX_NOTICE = 1000
+"""Characters of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +224,31 @@ class Report:
     contributed: bool = False
     metrics_port: int = 0
     epoch: int = 0
+    notice_number: int = 0  # of the last notice: told once by the coordinator
+    notice_kind: str = ""
+    notice: str = ""
+    round_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkFigures:
+    """What was measured of a link: from one member to another, and back."""
+
+    rate_bytes_per_s: float
+    rtt_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Links:
+    """What this peer knows of the links from itself, after measurement `number`."""
+
+    number: int
+    figures: Mapping[PeerId, LinkFigures]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureRequest:
+    """This peer's program wants all links measured anew."""
 
 
 PeerMessage = (
@@ -160,13 +256,17 @@ PeerMessage = (
     | Listening
     | Heartbeat
     | Linked
+    | LinkedMore
     | Ready
     | Holding
     | Fenced
     | Installed
     | Suspect
+    | Unreached
     | Leave
     | Report
+    | Links
+    | MeasureRequest
 )
 
 # --- coordinator to peer --------------------------------------------------------------------------
@@ -181,11 +281,21 @@ class Welcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Relayed:
+    """Two peers that cannot reach each other, and the one that carries bytes between them."""
+
+    one: PeerId
+    other: PeerId
+    relay: PeerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Peers:
     """Everybody who listens now, the receiver too. `holders`: a joiner's donors, if any."""
 
     peers: tuple[PeerInfo, ...]
     holders: frozenset[PeerId] = frozenset()
+    relayed: tuple[Relayed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,10 +306,24 @@ class Fence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Install:
+    """The view, and what concerns the ring of the peer that it is sent to."""
+
     view: View
     kind: ChangeKind
     starts: Mapping[int, int] = field(default_factory=dict)
     holders: frozenset[PeerId] = frozenset()
+    topology: bytes = b""  # of the ring's links (atoll.membership.topology); empty: not known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """Measure, in the slots of a tournament, the links that a member of `fresh` is an end of."""
+
+    number: int
+    epoch: int
+    fresh: frozenset[PeerId]
+    burst_s: float  # of filler on a link
+    slot_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,4 +342,31 @@ class StopNotice:
     message: str
 
 
-CoordinatorMessage = Welcome | Peers | Fence | Install | Expelled | Refused | StopNotice | Heartbeat
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainNotice:
+    """The receiver's island is to leave once its running round is over."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotLeader:
+    """Another coordinator decides now: the one at `leader` (HOST:PORT), or nobody knows which."""
+
+    leader: str
+    message: str
+
+
+CoordinatorMessage = (
+    Welcome
+    | Peers
+    | Fence
+    | Install
+    | Measure
+    | Expelled
+    | Refused
+    | StopNotice
+    | DrainNotice
+    | NotLeader
+    | Heartbeat
+)

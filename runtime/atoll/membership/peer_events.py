@@ -12,6 +12,7 @@ from atoll.membership.messages import (
     Counters,
     Departure,
     Endpoint,
+    LinkFigures,
     PeerId,
     PeerMessage,
     Report,
@@ -53,7 +54,7 @@ class LinkUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkDown:
-    """reason: unreachable, reset, silent, protocol, bye or dropped."""
+    """reason: unreachable, reset, silent, protocol, bye, dropped or died."""
 
     peer: PeerId
     reason: str
@@ -71,6 +72,14 @@ class EngineFenced:
 class EngineInstalled:
     epoch: int
     member: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineProbed:
+    """A Probe is over. None: it came to nothing."""
+
+    peer: PeerId
+    figures: LinkFigures | None
 
 
 # --- in: the session ------------------------------------------------------------------------------
@@ -94,8 +103,30 @@ class AppLeave:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AppDrain:
+    """The island is to leave once its running round is over."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AppReport:
     report: Report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppMeasure:
+    """The program wants all links measured anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppArrived:
+    """What arrives over links is another part of what was measured of them than it should be.
+
+    times: by peer, so many times as much.
+    """
+
+    times: Mapping[PeerId, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +146,11 @@ PeerEvent = (
     | AppReady
     | AppHolding
     | AppLeave
+    | AppDrain
     | AppReport
+    | AppMeasure
+    | AppArrived
+    | EngineProbed
     | Tick
 )
 
@@ -129,9 +164,10 @@ class Say:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconnect:
-    """Give up the stream, if there is one, and open another at `at_s`."""
+    """Give up the stream, if there is one, and open another to `coordinator` at `at_s`."""
 
     at_s: float
+    coordinator: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,13 +177,40 @@ class StartEngine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expect:
+    """Accept a link from `peer`. `endpoints`: where it listens, to redial a link that was cut."""
+
     peer: PeerId
+    island: str
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detour:
+    """By way of `relay`. `ticket`: 32 bytes that it knows, too."""
+
+    relay: PeerId
+    ticket: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dial:
+    """Reach out for `peer` at any of `endpoints`; the first that works wins. With a detour these
+    are the relay's."""
+
     peer: PeerId
-    endpoint: Endpoint
+    island: str
+    endpoints: tuple[Endpoint, ...]
+    detour: Detour | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carry:
+    """Bring two others together when one of them asks for the other, with this ticket. Empty: do
+    not any more."""
+
+    one: PeerId
+    other: PeerId
+    ticket: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +229,15 @@ class InstallEngine:
     view: View
     starts: Mapping[int, int]
     kind: ChangeKind
+    topology: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Measure the link to `peer` with at most `burst_s` of filler; ends as EngineProbed, once."""
+
+    peer: PeerId
+    burst_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,5 +248,15 @@ class Ended:
 
 
 PeerAction = (
-    Say | Reconnect | StartEngine | Expect | Dial | Drop | FenceEngine | InstallEngine | Ended
+    Say
+    | Reconnect
+    | StartEngine
+    | Expect
+    | Dial
+    | Carry
+    | Drop
+    | FenceEngine
+    | InstallEngine
+    | Probe
+    | Ended
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from atoll.membership.messages import (
     PROTOCOL_VERSION,
     Departure,
+    DrainNotice,
     Expelled,
     Fence,
     PeerId,
@@ -13,7 +14,8 @@ from atoll.membership.messages import (
     Register,
     Welcome,
 )
-from atoll.membership.state import COMPLETE, Peer, Phase, State
+from atoll.membership.records import Peer, Phase
+from atoll.membership.state import COMPLETE, State
 from atoll.membership.view_change import install_message, on_installed
 
 
@@ -24,7 +26,7 @@ def register(state: State, stream: int, message: Register) -> None:
     if reason:
         state.close(stream, Refused(message=reason))
         return
-    if known is None and message.installed_epoch:
+    if known is None and (message.installed_epoch or _was_part(state, message.peer)):
         departure, text = state.departed.get(
             message.peer, (Departure.SILENT, "the others went on without it")
         )
@@ -39,7 +41,13 @@ def register(state: State, stream: int, message: Register) -> None:
     peer.stream = stream
     peer.lost_s = None
     peer.heard_s = state.now_s
-    peer.linked = None if known else frozenset()
+    if peer.restored:
+        peer.restored = False
+        peer.listening_s = state.now_s if peer.info.endpoints else None
+        if state.change is not None:  # it could not answer any earlier
+            state.change.since_s = state.now_s
+    state.set_linked(peer, None if known else 0)
+    state.look_at_all(state.now_s + state.options.heartbeat_timeout_s)
     state.streams[stream] = peer.id
     options = state.options
     state.send(
@@ -51,19 +59,41 @@ def register(state: State, stream: int, message: Register) -> None:
             min_islands=options.min_islands,
         ),
     )
-    state.peers_changed = state.peers_changed or peer.listening_s is not None
+    if peer.listening_s is not None:
+        state.uninformed.add(peer.id)
+        state.peers_changed = state.peers_changed or not state.listed
     if message.installed_epoch:
         on_installed(state, peer, message.installed_epoch)
     if peer.id in state.peers:
         _resume(state, peer)
+        if peer.draining:
+            state.send(peer, DrainNotice(message=peer.draining))
+
+
+def _was_part(state: State, peer: PeerId) -> bool:
+    """Whether it was a shard of an island that is gone, and has not heard of it. An island of one
+    may come again as it is; a part of another one may not."""
+    seen = peer in state.departed or any(peer in entry.view.ids for entry in state.issued)
+    return state.shards > 1 and seen
 
 
 def _welcome_new(state: State, message: Register) -> Peer:
-    info = PeerInfo(id=message.peer, island=message.island, order=state.next_order, endpoints=())
+    info = PeerInfo(
+        id=message.peer,
+        island=message.island,
+        order=state.next_order,
+        endpoints=(),
+        shard=message.shard,
+    )
     state.next_order += 1
     state.dirty = True
     peer = Peer(info=info, stream=None, heard_s=state.now_s)
     state.peers[message.peer] = peer
+    state.shards = message.shards
+    state.admit(peer)
+    if any(peer.id in entry.view.ids for entry in state.issued):
+        # It was lost before it had heard of that view: a newcomer again, and no leaver of it.
+        state.held_back |= {peer.id}
     return peer
 
 
@@ -75,7 +105,7 @@ def _resume(state: State, peer: Peer) -> None:
     if change.phase is Phase.FENCE:
         state.send(peer, Fence(attempt=state.attempt, kind=change.kind))
     elif peer.id not in change.withheld:
-        state.send(peer, install_message(state))
+        state.send(peer, install_message(state, peer.info.shard))
 
 
 def _refusal(state: State, message: Register, known: Peer | None) -> str:
@@ -101,13 +131,13 @@ def _refusal(state: State, message: Register, known: Peer | None) -> str:
         return ""
     if state.complete:
         return COMPLETE
-    return _refusal_of_island(state, message.island, message.peer)
+    return _refusal_of_shard(state, message) or _refusal_of_island(state, message)
 
 
 def _refusal_of_known(state: State, message: Register, known: Peer) -> str:
-    if known.info.island != message.island:
+    if (known.info.island, known.info.shard) != (message.island, message.shard):
         return (
-            f"this peer id belongs to island '{known.info.island}'; "
+            f"this peer id belongs to {_described(state, known.info.island, known.info.shard)}; "
             "do not copy a running process's state"
         )
     heard_ago_s = state.now_s - known.heard_s
@@ -120,15 +150,37 @@ def _refusal_of_known(state: State, message: Register, known: Peer) -> str:
     return ""
 
 
-def _refusal_of_island(state: State, island: str, peer: PeerId) -> str:
-    twin = next((p for p in state.peers.values() if p.info.island == island), None)
-    if twin is None:
-        return ""
-    suspected = any(twin.id in pair for pair in state.severed)
-    if twin.stream is not None and not suspected:
+def _refusal_of_shard(state: State, message: Register) -> str:
+    if state.shards and message.shards != state.shards:
         return (
-            f"island '{island}' is already running; give every island a name of its own, "
-            "or wait until the other one has left"
+            f"the islands of this job have {state.shards} shards each, and island "
+            f"'{message.island}' says {message.shards}; start all islands with as many processes"
         )
-    state.lose(twin, Departure.CRASHED, "its island was started again")
+    if message.shard >= message.shards:
+        return f"there is no shard {message.shard} of {message.shards}; they are counted from 0"
     return ""
+
+
+def _refusal_of_island(state: State, message: Register) -> str:
+    """A name is taken as long as those who have it are alive; else they have died unnoticed."""
+    island = state.islands.get(message.island)
+    if island is None:
+        return ""
+    twin = island.peers.get(message.shard)
+    gone = [peer for peer in island.peers.values() if peer.stream is None]
+    if twin is None and not gone and not island.complete and island.end is None:
+        return ""  # one more of its shards
+    if twin is not None and any(twin.id in pair for pair in state.severed):
+        gone.append(twin)
+    if gone and (twin is None or twin in gone):
+        state.lose(gone[0], Departure.CRASHED, "its island was started again")
+        return ""
+    described = _described(state, message.island, message.shard)
+    return (
+        f"{described} is already running; give every island a name of its own, "
+        "or wait until the other one has left"
+    )
+
+
+def _described(state: State, island: str, shard: int) -> str:
+    return f"shard {shard} of island '{island}'" if state.shards > 1 else f"island '{island}'"

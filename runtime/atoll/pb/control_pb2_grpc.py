@@ -54,6 +54,51 @@ class CoordinatorStub(object):
                 request_serializer=atoll_dot_pb_dot_control__pb2.StopRequest.SerializeToString,
                 response_deserializer=atoll_dot_pb_dot_control__pb2.StopReply.FromString,
                 _registered_method=True)
+        self.Drain = channel.unary_unary(
+                '/atoll.pb.Coordinator/Drain',
+                request_serializer=atoll_dot_pb_dot_control__pb2.DrainRequest.SerializeToString,
+                response_deserializer=atoll_dot_pb_dot_control__pb2.DrainReply.FromString,
+                _registered_method=True)
+        self.Kill = channel.unary_unary(
+                '/atoll.pb.Coordinator/Kill',
+                request_serializer=atoll_dot_pb_dot_control__pb2.KillRequest.SerializeToString,
+                response_deserializer=atoll_dot_pb_dot_control__pb2.KillReply.FromString,
+                _registered_method=True)
+        self.Supervise = channel.stream_stream(
+                '/atoll.pb.Coordinator/Supervise',
+                request_serializer=atoll_dot_pb_dot_control__pb2.LauncherMessage.SerializeToString,
+                response_deserializer=atoll_dot_pb_dot_control__pb2.LauncherCommand.FromString,
+                _registered_method=True)
+        self.Logs = channel.unary_stream(
+                '/atoll.pb.Coordinator/Logs',
+                request_serializer=atoll_dot_pb_dot_control__pb2.LogsRequest.SerializeToString,
+                response_deserializer=atoll_dot_pb_dot_control__pb2.LogLines.FromString,
+                _registered_method=True)
+        self.ShowLinks = channel.unary_unary(
+                '/atoll.pb.Coordinator/ShowLinks',
+                request_serializer=atoll_dot_pb_dot_control__pb2.ShowLinksRequest.SerializeToString,
+                response_deserializer=atoll_dot_pb_dot_control__pb2.ShowLinksReply.FromString,
+                _registered_method=True)
+        self.Echo = channel.unary_unary(
+                '/atoll.pb.Coordinator/Echo',
+                request_serializer=atoll_dot_pb_dot_control__pb2.EchoRequest.SerializeToString,
+                response_deserializer=atoll_dot_pb_dot_control__pb2.EchoReply.FromString,
+                _registered_method=True)
+        self.DialBack = channel.unary_unary(
+                '/atoll.pb.Coordinator/DialBack',
+                request_serializer=atoll_dot_pb_dot_control__pb2.DialBackRequest.SerializeToString,
+                response_deserializer=atoll_dot_pb_dot_control__pb2.DialBackReply.FromString,
+                _registered_method=True)
+        self.Enroll = channel.unary_unary(
+                '/atoll.pb.Coordinator/Enroll',
+                request_serializer=atoll_dot_pb_dot_control__pb2.EnrollRequest.SerializeToString,
+                response_deserializer=atoll_dot_pb_dot_control__pb2.EnrollReply.FromString,
+                _registered_method=True)
+        self.Revoke = channel.unary_unary(
+                '/atoll.pb.Coordinator/Revoke',
+                request_serializer=atoll_dot_pb_dot_control__pb2.RevokeRequest.SerializeToString,
+                response_deserializer=atoll_dot_pb_dot_control__pb2.RevokeReply.FromString,
+                _registered_method=True)
 
 
 class CoordinatorServicer(object):
@@ -87,6 +132,69 @@ class CoordinatorServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Drain(self, request, context):
+        """Asks an island to leave politely, after its running round. For operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Kill(self, request, context):
+        """Puts an island out, now. For operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Supervise(self, request_iterator, context):
+        """A launcher says which islands' logs it has, and sends of them what is asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Logs(self, request, context):
+        """The last lines of islands' logs, and those that come. For operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShowLinks(self, request, context):
+        """What was measured of the members' links.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Echo(self, request, context):
+        """For whoever looks into the way to this coordinator: bytes there and back, its clock and version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DialBack(self, request, context):
+        """Tries to connect to ports of the caller, at the address that it is seen to come from.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Enroll(self, request, context):
+        """Signs a joiner's certificate for a token. Also for callers without a certificate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Revoke(self, request, context):
+        """Declares an island's certificates void and puts it out. For operators.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CoordinatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -109,6 +217,51 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.Stop,
                     request_deserializer=atoll_dot_pb_dot_control__pb2.StopRequest.FromString,
                     response_serializer=atoll_dot_pb_dot_control__pb2.StopReply.SerializeToString,
+            ),
+            'Drain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=atoll_dot_pb_dot_control__pb2.DrainRequest.FromString,
+                    response_serializer=atoll_dot_pb_dot_control__pb2.DrainReply.SerializeToString,
+            ),
+            'Kill': grpc.unary_unary_rpc_method_handler(
+                    servicer.Kill,
+                    request_deserializer=atoll_dot_pb_dot_control__pb2.KillRequest.FromString,
+                    response_serializer=atoll_dot_pb_dot_control__pb2.KillReply.SerializeToString,
+            ),
+            'Supervise': grpc.stream_stream_rpc_method_handler(
+                    servicer.Supervise,
+                    request_deserializer=atoll_dot_pb_dot_control__pb2.LauncherMessage.FromString,
+                    response_serializer=atoll_dot_pb_dot_control__pb2.LauncherCommand.SerializeToString,
+            ),
+            'Logs': grpc.unary_stream_rpc_method_handler(
+                    servicer.Logs,
+                    request_deserializer=atoll_dot_pb_dot_control__pb2.LogsRequest.FromString,
+                    response_serializer=atoll_dot_pb_dot_control__pb2.LogLines.SerializeToString,
+            ),
+            'ShowLinks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShowLinks,
+                    request_deserializer=atoll_dot_pb_dot_control__pb2.ShowLinksRequest.FromString,
+                    response_serializer=atoll_dot_pb_dot_control__pb2.ShowLinksReply.SerializeToString,
+            ),
+            'Echo': grpc.unary_unary_rpc_method_handler(
+                    servicer.Echo,
+                    request_deserializer=atoll_dot_pb_dot_control__pb2.EchoRequest.FromString,
+                    response_serializer=atoll_dot_pb_dot_control__pb2.EchoReply.SerializeToString,
+            ),
+            'DialBack': grpc.unary_unary_rpc_method_handler(
+                    servicer.DialBack,
+                    request_deserializer=atoll_dot_pb_dot_control__pb2.DialBackRequest.FromString,
+                    response_serializer=atoll_dot_pb_dot_control__pb2.DialBackReply.SerializeToString,
+            ),
+            'Enroll': grpc.unary_unary_rpc_method_handler(
+                    servicer.Enroll,
+                    request_deserializer=atoll_dot_pb_dot_control__pb2.EnrollRequest.FromString,
+                    response_serializer=atoll_dot_pb_dot_control__pb2.EnrollReply.SerializeToString,
+            ),
+            'Revoke': grpc.unary_unary_rpc_method_handler(
+                    servicer.Revoke,
+                    request_deserializer=atoll_dot_pb_dot_control__pb2.RevokeRequest.FromString,
+                    response_serializer=atoll_dot_pb_dot_control__pb2.RevokeReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -219,6 +372,249 @@ class Coordinator(object):
             '/atoll.pb.Coordinator/Stop',
             atoll_dot_pb_dot_control__pb2.StopRequest.SerializeToString,
             atoll_dot_pb_dot_control__pb2.StopReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.pb.Coordinator/Drain',
+            atoll_dot_pb_dot_control__pb2.DrainRequest.SerializeToString,
+            atoll_dot_pb_dot_control__pb2.DrainReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Kill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.pb.Coordinator/Kill',
+            atoll_dot_pb_dot_control__pb2.KillRequest.SerializeToString,
+            atoll_dot_pb_dot_control__pb2.KillReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Supervise(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/atoll.pb.Coordinator/Supervise',
+            atoll_dot_pb_dot_control__pb2.LauncherMessage.SerializeToString,
+            atoll_dot_pb_dot_control__pb2.LauncherCommand.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Logs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/atoll.pb.Coordinator/Logs',
+            atoll_dot_pb_dot_control__pb2.LogsRequest.SerializeToString,
+            atoll_dot_pb_dot_control__pb2.LogLines.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShowLinks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.pb.Coordinator/ShowLinks',
+            atoll_dot_pb_dot_control__pb2.ShowLinksRequest.SerializeToString,
+            atoll_dot_pb_dot_control__pb2.ShowLinksReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Echo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.pb.Coordinator/Echo',
+            atoll_dot_pb_dot_control__pb2.EchoRequest.SerializeToString,
+            atoll_dot_pb_dot_control__pb2.EchoReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DialBack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.pb.Coordinator/DialBack',
+            atoll_dot_pb_dot_control__pb2.DialBackRequest.SerializeToString,
+            atoll_dot_pb_dot_control__pb2.DialBackReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Enroll(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.pb.Coordinator/Enroll',
+            atoll_dot_pb_dot_control__pb2.EnrollRequest.SerializeToString,
+            atoll_dot_pb_dot_control__pb2.EnrollReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Revoke(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atoll.pb.Coordinator/Revoke',
+            atoll_dot_pb_dot_control__pb2.RevokeRequest.SerializeToString,
+            atoll_dot_pb_dot_control__pb2.RevokeReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -88,11 +88,10 @@ class Engine:
         self.peer = peer
         self.view = View()
         self.channels: dict[int, Channel] = {}
-        self.attempt = 0
         self.fenced: ChangeKind | None = None
         self.pending: Pending | None = None
         self._early: list[tuple[PeerId, Frame]] = []
-        self._send, self._emit, self._complete, self._watcher = send, emit, complete, watcher
+        self._send, self._emit, self._complete, self.watcher = send, emit, complete, watcher
 
     @property
     def member(self) -> bool:
@@ -108,10 +107,8 @@ class Engine:
         self._start(number)
 
     def fence(self, attempt: int, kind: ChangeKind) -> None:
-        if attempt < self.attempt:
-            return
-        self.attempt = attempt
-        self.fenced = kind
+        if self.fenced is not ChangeKind.ABORT:  # what is frozen stays so until the next view
+            self.fenced = kind
         progress = {
             number: Counters(started=c.started, done=c.done, committed=c.committed)
             for number, c in self.channels.items()
@@ -208,7 +205,7 @@ class Engine:
             contributions = tuple(op.data[peer] for peer in needed)
             op.result = Result(epoch=self.view.epoch, contributions=contributions)
             channel.done = op.sequence + 1
-            self._watcher.on_done(self, number, op)
+            self.watcher.on_done(self, number, op)
             self._tell(number, op.sequence, None)
         if all(peer in op.dones for peer in self.view.ids if peer != self.peer):
             self._commit(number, channel, op)
@@ -218,20 +215,20 @@ class Engine:
     def _commit(self, number: int, channel: Channel, op: Op) -> None:
         channel.op = None
         channel.committed = channel.done = channel.started = op.sequence + 1
-        self._watcher.on_commit(self, number, op)
+        self.watcher.on_commit(self, number, op)
         self._complete(number, op)
 
     # --- views ------------------------------------------------------------------------------------
 
     def _try_drain(self) -> None:
         pending = self.pending
-        if pending is None or self.fenced is ChangeKind.ABORT:
+        if pending is None:
             return
         if all(self.channel(n).committed >= start for n, start in pending.starts.items()):
             self._switch(pending.view, pending.starts, ChangeKind.DRAIN)
 
     def _switch(self, view: View, starts: Mapping[int, int], kind: ChangeKind) -> None:
-        self._watcher.on_install(self, view, starts, kind)
+        self.watcher.on_install(self, view, starts, kind)
         for number in sorted(self.channels.keys() | starts.keys()):
             self._carry_over(number, starts.get(number, 0))
         self.view = view

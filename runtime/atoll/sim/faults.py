@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from atoll.sim.job import Job
+from atoll.sim.leader import Leader
 from atoll.sim.network import SILENCE_S
 from atoll.sim.process import Process
 
@@ -25,6 +26,8 @@ class Faults:
             (2, self._restart_coordinator),
             (3, self._join),
             (3, self._crash_in_a_drain),
+            (2, self._depose),
+            (1, self._fail_a_write),
         ]
         # Each seed has a temper of its own: some see one kind of fault only.
         keep = self._world.random.randint(1, len(self._menu))
@@ -32,6 +35,8 @@ class Faults:
         self._pace_s = self._world.between(0.2, 1.5)
         self._strike = self._world.random.choice((0.0, 0.02, 0.06, 0.2))
         job.on_view_change = self._on_view_change
+        job.write_fails = self._write_fails
+        self._writes_to_fail = 0
         self._later()
 
     def _later(self) -> None:
@@ -49,9 +54,12 @@ class Faults:
 
     def _on_view_change(self) -> None:
         """A Fence or an Install is about to be sent; what it says is in the store already."""
-        coordinator_fails = any(fault == self._restart_coordinator for _, fault in self._menu)
+        faults = [fault for _, fault in self._menu]
+        coordinator_fails = self._restart_coordinator in faults
         if self._world.now_s >= self._until_s:
             return
+        if self._depose in faults and self._world.chance(self._strike / 2):
+            self._depose()
         if coordinator_fails and self._world.chance(self._strike / 2):
             self._restart_coordinator()
         if self._world.now_s < self._until_s and self._world.chance(self._strike):
@@ -69,7 +77,13 @@ class Faults:
         job.unreachable.clear()
         for process in job.alive():
             process.thaw()
-        if job.machine is None:
+        self._writes_to_fail = 0
+        for leader in list(job.deposed):
+            leader.thaw()
+            leader.end(polite=True)
+        if job.leader is not None and job.leader.frozen:
+            job.leader.thaw()
+        if job.leader is None:
             job.start_coordinator()
         job.wanted.update(job.islands)  # also those that are about to leave
         for name in sorted(job.islands):
@@ -81,19 +95,27 @@ class Faults:
         alive = [p for p in self._job.alive() if not p.frozen]
         return self._world.random.choice(alive) if alive else None
 
+    def _island_of(self, process: Process) -> list[Process]:
+        return list(self._job.islands[process.machine.island].shards.values())
+
     def _crash(self) -> None:
         victim = self._victim()
         if victim is not None:
-            self._world.trace("fault", f"crash {victim.name}")
-            victim.die(flush=self._world.chance(0.5))
+            whole = self._world.chance(0.3)
+            self._world.trace("fault", f"crash {victim.name}{' and its island' if whole else ''}")
+            for process in self._island_of(victim) if whole else [victim]:
+                process.die(flush=self._world.chance(0.5))
 
     def _leave(self) -> None:
         victim = self._victim()
         if victim is not None:
-            self._world.trace("fault", f"leave {victim.name}")
+            whole = self._world.chance(0.8)
+            self._world.trace("fault", f"leave {victim.name}{' and its island' if whole else ''}")
             if self._world.chance(0.5):
                 self._job.wanted.discard(victim.machine.island)
             victim.leave()
+            for mate in self._island_of(victim) if whole else []:
+                self._world.after(self._world.between(0.0, 0.2), mate.leave)
 
     def _crash_in_a_drain(self) -> None:
         self._leave()
@@ -112,6 +134,8 @@ class Faults:
             if victim.frozen:
                 for link in self._job.network.of(victim.id):
                     link.close(link.other(victim.id).id, "silent")
+                for link in self._job.network.through(victim.id):
+                    link.lose_relay()
 
         self._world.after(SILENCE_S + 0.01, silence)
 
@@ -151,15 +175,56 @@ class Faults:
         self._world.after(length_s, lambda: self._job.unreachable.discard(name))
 
     def _restart_coordinator(self) -> None:
-        if self._job.machine is None:
+        if self._job.leader is None:
             return
         self._job.kill_coordinator()
+        self._world.after(self._world.between(0.05, 1.5), self._start_if_none_leads)
 
-        def start() -> None:
-            if self._job.machine is None:
-                self._job.start_coordinator()
+    def lose_store(self) -> None:
+        """The coordinator dies with its disk. All islands are turned away, and begin a new job."""
+        self._world.trace("fault", "the store is lost")
+        self._job.lose_store()
+        self._world.after(self._world.between(0.05, 1.5), self._start_if_none_leads)
 
-        self._world.after(self._world.between(0.05, 1.5), start)
+    def _start_if_none_leads(self) -> None:
+        if self._job.leader is None:
+            self._job.start_coordinator()
+
+    def _depose(self) -> None:
+        """The leader is stopped, and another one leads; or it runs on, cut off from the store. It
+        finds out by its next write or question, or in the end by its clock."""
+        job, world = self._job, self._world
+        old = job.leader
+        if old is None:
+            return
+        if world.chance(0.7):
+            old.freeze()
+        world.trace("fault", f"the leader is {'stopped' if old.frozen else 'cut off'}")
+        wakes_s = world.between(0.0, 3.0)
+
+        def take_over() -> None:
+            healed = world.now_s >= self._until_s
+            if job.leader is None or (job.leader is old and not healed):
+                job.start_coordinator()
+
+        # It may also wake in time: then it has only been slow.
+        world.after(world.between(0.1, 1.5), take_over)
+        world.after(wakes_s, old.thaw)
+        world.after(wakes_s + world.between(0.0, 2.0), lambda: self._notice(old))
+
+    def _notice(self, leader: Leader) -> None:
+        if leader in self._job.deposed:
+            leader.end(polite=True)
+
+    def _fail_a_write(self) -> None:
+        self._writes_to_fail += 1
+
+    def _write_fails(self) -> bool:
+        if not self._writes_to_fail:
+            return False
+        self._writes_to_fail -= 1
+        self._world.after(self._world.between(0.05, 1.0), self._start_if_none_leads)
+        return True
 
     def _join(self) -> None:
         name = self._world.random.choice("vwxyz")

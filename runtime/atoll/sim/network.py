@@ -7,15 +7,30 @@ notice at different times.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
-from atoll.membership.messages import CoordinatorMessage, PeerId, PeerMessage
+from atoll.membership.messages import (
+    CoordinatorMessage,
+    Linked,
+    LinkedMore,
+    PeerId,
+    PeerMessage,
+    Peers,
+    Register,
+    Suspect,
+    Unreached,
+    Welcome,
+)
 from atoll.sim.engine import Frame
 from atoll.sim.world import Fifo, World
 
 RETRY_S = 0.05
 DIAL_TIMEOUT_S = 1.0
 SILENCE_S = 0.5
+AGAIN_S = 0.3
+HOW_THINGS_STAND = (Register, Welcome, Peers, Linked, LinkedMore, Suspect, Unreached)
+"""What these say is true until the next one of their kind; a stream keeps its order for them."""
 
 
 class End(Protocol):
@@ -23,9 +38,11 @@ class End(Protocol):
 
     id: PeerId
     alive: bool
+    secret: bytes
 
     def deliver(self, action: Callable[[], None]) -> None: ...
     def expects(self, peer: PeerId) -> bool: ...
+    def carries(self, one: PeerId, other: PeerId) -> bool: ...
     def on_link_up(self, link: Link) -> None: ...
     def on_link_down(self, peer: PeerId, reason: str) -> None: ...
     def on_frame(self, link: Link, sender: PeerId, payload: Frame | State) -> None: ...
@@ -41,8 +58,9 @@ class State:
 class Link:
     """One incarnation of a link between two engines."""
 
-    def __init__(self, world: World, one: End, other: End) -> None:
+    def __init__(self, world: World, one: End, other: End, relay: PeerId = b"") -> None:
         self.world = world
+        self.relay = relay  # through whom it goes
         self.ends = {one.id: one, other.id: other}
         self.up: set[PeerId] = set()  # ends that may use it
         self.mute: set[PeerId] = set()  # ends that are not heard any more
@@ -76,8 +94,10 @@ class Link:
             self._paths[peer].push(lambda: other.deliver(lambda: self.close(other.id, "reset")))
         else:
             self.mute.add(peer)
+            # Of two on one machine, the kernel says so before the connections end.
+            reason = self.world.random.choice(("reset", "reset", "died"))
             delay_s = self.world.between(0.001, 0.05)
-            self.world.after(delay_s, lambda: other.deliver(lambda: self.close(other.id, "reset")))
+            self.world.after(delay_s, lambda: other.deliver(lambda: self.close(other.id, reason)))
 
     def cut(self, *, mute: set[PeerId]) -> None:
         """The network swallows what the ends in `mute` send from now on. Silence is noticed."""
@@ -86,6 +106,16 @@ class Link:
             other = self.other(peer)
             delay_s = SILENCE_S + self.world.between(0.0, 0.3)
             self.world.after(delay_s, lambda o=other: o.deliver(lambda: self.close(o.id, "silent")))  # type: ignore[misc]
+
+    def lose_relay(self) -> None:
+        """Whoever carries it is gone: each end notices in its own time."""
+        self.mute |= self.ends.keys()
+        for peer in self.ends:
+            delay_s = self.world.between(0.001, 0.05)
+            self.world.after(delay_s, partial(self._notice, peer))
+
+    def _notice(self, peer: PeerId) -> None:
+        self.ends[peer].deliver(lambda: self.close(peer, "reset"))
 
     def close(self, peer: PeerId, reason: str) -> None:
         """One end notices that it is over."""
@@ -122,24 +152,44 @@ class Network:
         self._reachable = reachable
         self.blocked: set[frozenset[PeerId]] = set()
         self.links: dict[frozenset[PeerId], Link] = {}
+        self._dials: dict[tuple[PeerId, PeerId], int] = {}  # so many, of which the last counts
 
-    def dial(self, caller: End, target: Callable[[], End | None], peer: PeerId) -> None:
-        """Keeps trying for a while; gives up with a link that never was."""
+    def dial(
+        self,
+        caller: End,
+        find: Callable[[PeerId], End | None],
+        peer: PeerId,
+        relay: PeerId = b"",
+    ) -> None:
+        """Keeps trying for a while, or until it is to try another way; gives up with a link that
+        never was."""
         pair = frozenset((caller.id, peer))
         until_s = self.world.now_s + DIAL_TIMEOUT_S
+        number = self._dials[caller.id, peer] = self._dials.get((caller.id, peer), 0) + 1
 
         def attempt() -> None:
             if not caller.alive or not caller.expects(peer):
                 return
+            if self._dials[caller.id, peer] != number:
+                return
             old = self.links.get(pair)
             if old is not None and caller.id not in old.finished:
                 return
-            end = target()
-            open_ = pair not in self.blocked and self._reachable(caller.id, peer)
-            if end is not None and end.expects(caller.id) and open_:
+            end = find(peer)
+            open_ = self._open(caller.id, peer)
+            known = end is not None and end.secret == caller.secret
+            if relay:
+                between = find(relay)
+                open_ = (
+                    between is not None
+                    and between.carries(caller.id, peer)
+                    and self._open(caller.id, relay)
+                    and self._open(peer, relay)
+                )
+            if end is not None and end.expects(caller.id) and open_ and known:
                 if old is not None:
                     old.close(end.id, "reset")
-                self.links[pair] = Link(self.world, caller, end)
+                self.links[pair] = Link(self.world, caller, end, relay)
             elif self.world.now_s < until_s:
                 self.world.after(RETRY_S, lambda: caller.deliver(attempt))
             else:
@@ -147,36 +197,71 @@ class Network:
 
         self.world.after(self.world.between(0.0, 0.02), lambda: caller.deliver(attempt))
 
+    def _open(self, one: PeerId, other: PeerId) -> bool:
+        return frozenset((one, other)) not in self.blocked and self._reachable(one, other)
+
+    def through(self, peer: PeerId) -> list[Link]:
+        """Those that it relays."""
+        return [link for link in self.links.values() if link.relay == peer]
+
     def of(self, peer: PeerId) -> list[Link]:
         return [link for pair, link in self.links.items() if peer in pair]
 
 
 class Stream:
-    """A peer's connection to one incarnation of the coordinator."""
+    """A peer's connection to one incarnation of the coordinator. `twice`: whether a message comes
+    once more, after others that were sent later."""
 
     def __init__(
         self,
         world: World,
         number: int,
         *,
-        to_coordinator: Callable[[PeerMessage], None],
+        twice: Callable[[], bool] = lambda: False,
+        to_coordinator: Callable[[PeerMessage, tuple[PeerMessage, ...]], None],
         to_peer: Callable[[CoordinatorMessage], None],
         lost_at_coordinator: Callable[[], None],
         lost_at_peer: Callable[[], None],
     ) -> None:
         self.number = number
         self.broken = False
-        self._world = world
+        self._world, self._twice = world, twice
         slow = world.between(0.002, world.random.choice((0.02, 0.05, 0.3)))
         self._up, self._down = Fifo(world, 0.0005, slow), Fifo(world, 0.0005, slow)
         self._to_coordinator, self._to_peer = to_coordinator, to_peer
+        self._breath: list[PeerMessage] = []
+        self._breath_s = 0.0
         self._lost_at_coordinator, self._lost_at_peer = lost_at_coordinator, lost_at_peer
 
     def say(self, message: PeerMessage) -> None:
-        self._up.push(lambda: None if self.broken else self._to_coordinator(message))
+        """What is said in one moment arrives together: when the last of it does."""
+        if self._breath and self._world.now_s == self._breath_s:
+            self._breath.append(message)
+        else:
+            self._breath, self._breath_s = [message], self._world.now_s
+        breath, number = self._breath, len(self._breath)
+
+        def arrive() -> None:
+            if number == len(breath):
+                self._to_coordinator(breath[0], tuple(breath[1:]))
+
+        self._send(self._up, message, arrive, lambda: self._to_coordinator(message, ()))
 
     def tell(self, message: CoordinatorMessage) -> None:
-        self._down.push(lambda: None if self.broken else self._to_peer(message))
+        def arrive() -> None:
+            self._to_peer(message)
+
+        self._send(self._down, message, arrive, arrive)
+
+    def _send(
+        self, path: Fifo, message: object, arrive: Callable[[], None], again: Callable[[], None]
+    ) -> None:
+        def push(action: Callable[[], None]) -> None:
+            path.push(lambda: None if self.broken else action())
+
+        push(arrive)
+        if not isinstance(message, HOW_THINGS_STAND) and self._twice():
+            self._world.after(self._world.between(0.0, AGAIN_S), lambda: push(again))
 
     def end_by_coordinator(self) -> None:
         """After its last word."""

@@ -10,15 +10,17 @@ import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, assert_never
 
-from atoll.membership.messages import Departure, Endpoint, PeerId
+from atoll.membership.messages import Departure, Endpoint, LinkFigures, PeerId
 from atoll.membership.peer import PeerMachine
 from atoll.membership.peer_events import (
     AppHolding,
     AppLeave,
     AppReady,
+    Carry,
     Dial,
     Drop,
     Ended,
+    EngineProbed,
     EngineStarted,
     Expect,
     FenceEngine,
@@ -28,6 +30,7 @@ from atoll.membership.peer_events import (
     LinkUp,
     PeerAction,
     PeerEvent,
+    Probe,
     Reconnect,
     Say,
     StartEngine,
@@ -35,6 +38,7 @@ from atoll.membership.peer_events import (
     StreamUp,
     Tick,
 )
+from atoll.sim.checks import named
 from atoll.sim.engine import Engine, Frame, Op
 from atoll.sim.network import Link, State, Stream
 from atoll.sim.world import Fifo
@@ -47,20 +51,28 @@ CHANNELS = (0, 1)
 
 
 class Process:
-    """One incarnation of an island."""
+    """One shard of one incarnation of an island."""
 
-    def __init__(self, job: Job, name: str, number: int) -> None:
+    def __init__(self, job: Job, name: str, number: int, shard: int) -> None:
         self.job, self.world = job, job.world
-        self.name = f"{name}{number}"
-        self.id: PeerId = self.name.encode().ljust(16, b".")
+        self.id: PeerId = named(name, number, shard)
+        self.name = self.id.rstrip(b".").decode()
         self.machine = PeerMachine(
-            peer=self.id, island=name, job=job.options.job, software_version="sim"
+            peer=self.id,
+            island=name,
+            job=job.options.job,
+            software_version="sim",
+            shard=shard,
+            shards=job.shards,
         )
         self.alive = True
+        self.secret = b""
+        self._checks = job.checks
         self.leaving = False
         self.stream: Stream | None = None
         self.links: dict[PeerId, Link] = {}
         self.wanted: set[PeerId] = set()
+        self.carried: set[frozenset[PeerId]] = set()  # pairs that it may bring together
         self.state: str | None = None  # digest of the shared state, and
         self.revision = -1  # how many ops of channel 0 it has absorbed
         self.confirmed = False  # the coordinator knows that it holds the state
@@ -69,7 +81,7 @@ class Process:
             send=self._send_frame,
             emit=lambda event: self._events.push(lambda: self.deliver(lambda: self.feed(event))),
             complete=self._complete,
-            watcher=job.checks,
+            watcher=job.checks,  # until it knows which job it is in
         )
         self._to_engine = Fifo(self.world, 0.0, 0.002)
         self._events = Fifo(self.world, 0.0, 0.002)
@@ -113,6 +125,8 @@ class Process:
         self.world.trace(self.name, "dies")
         for link in self.job.network.of(self.id):
             link.end(self.id, flush=flush)
+        for link in self.job.network.through(self.id):
+            link.lose_relay()
         if self.stream is not None:
             if flush:
                 self.stream.end_by_peer()
@@ -150,19 +164,29 @@ class Process:
                     stream, self.stream = self.stream, None
                     stream.end_by_peer()
                 self.world.at(at_s, lambda: self.deliver(self._connect))
-            case StartEngine():
+            case StartEngine(secret=secret):
+                self.secret = secret
+                self._checks = self.engine.watcher = self.job.checks_of(secret)
                 self.feed(EngineStarted(endpoints=(Endpoint(host="sim", port=1),)))
             case Expect(peer=peer):
                 self._command(lambda: self.wanted.add(peer))
-            case Dial(peer=peer):
-                self._command(lambda: self._dial(peer))
+            case Dial(peer=peer, detour=detour):
+                relay = detour.relay if detour is not None else b""
+                self._command(lambda: self._dial(peer, relay))
+            case Carry(one=one, other=other, ticket=ticket):
+                self._command(lambda: self._carry(frozenset((one, other)), bool(ticket)))
             case Drop(peer=peer):
                 self._command(lambda: self._drop(peer))
             case FenceEngine(attempt=attempt, kind=kind):
                 self._command(lambda: self.engine.fence(attempt, kind))
-            case InstallEngine(view=view, starts=starts, kind=kind):
+            case InstallEngine(view=view, starts=starts, kind=kind, topology=topology):
+                self._checks.on_told(self.id, view, topology)
                 self._command(lambda: self.engine.install(view, starts, kind))
-            case Ended():
+            case Probe(peer=peer):
+                self._probe(peer)
+            case Ended(error=error):
+                if self.secret == self.job.secret:  # else the job that it was in is no more
+                    self._checks.on_ended(self.id, self.machine.view, error)
                 self.world.after(0.001, self.die)
             case _:
                 assert_never(action)
@@ -199,9 +223,16 @@ class Process:
     def expects(self, peer: PeerId) -> bool:
         return self.alive and peer in self.wanted
 
-    def _dial(self, peer: PeerId) -> None:
+    def carries(self, one: PeerId, other: PeerId) -> bool:
+        pair = frozenset((one, other))
+        return self.alive and not self.frozen and pair in self.carried and pair <= self.links.keys()
+
+    def _carry(self, pair: frozenset[PeerId], wanted: bool) -> None:
+        (self.carried.add if wanted else self.carried.discard)(pair)
+
+    def _dial(self, peer: PeerId, relay: PeerId) -> None:
         self.wanted.add(peer)
-        self.job.network.dial(self, lambda: self.job.find(peer), peer)
+        self.job.network.dial(self, self.job.find, peer, relay)
 
     def _drop(self, peer: PeerId) -> None:
         self.wanted.discard(peer)
@@ -225,6 +256,17 @@ class Process:
         if self.links.pop(peer, None) is not None:
             self.engine.link_down(peer)
         self._notify(LinkDown(peer=peer, reason=reason))
+
+    def _probe(self, peer: PeerId) -> None:
+        """Takes a while, and comes to nothing when the link is not there at the end."""
+        rate, rtt_s = self.world.between(1e6, 1e9), self.world.between(1e-3, 0.2)
+
+        def over() -> None:
+            linked = peer in self.links
+            figures = LinkFigures(rate_bytes_per_s=rate, rtt_s=rtt_s) if linked else None
+            self.feed(EngineProbed(peer=peer, figures=figures))
+
+        self.world.after(self.world.between(0.01, 0.2), lambda: self.deliver(over))
 
     def _send_frame(self, peer: PeerId, frame: Frame) -> None:
         link = self.links.get(peer)
@@ -310,7 +352,18 @@ class Process:
         if self.leaving or not self.machine.member or not self.confirmed:
             self._busy.discard(number)
             return
+        if self.job.in_step and not self._in_step(number):
+            self.world.after(0.01, lambda: self.deliver(lambda: self._submit(number)))
+            return
         self.engine.submit(number, f"{self.state}" if number == 0 else "-")
+
+    def _in_step(self, number: int) -> bool:
+        """Whether all shards of its island have come as far as it has."""
+        mates = self.job.mates(self)
+        committed = self.engine.channel(number).committed
+        return mates is not None and all(
+            m.machine.member and m.engine.channel(number).committed >= committed for m in mates
+        )
 
     def _complete(self, number: int, op: Op) -> None:
         assert op.result is not None

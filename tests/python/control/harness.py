@@ -10,9 +10,11 @@ from typing import Any
 
 from atoll import _core
 from atoll.control.client import ControlClient
-from atoll.control.server import CoordinatorServer, ServerOptions
+from atoll.control.server import CoordinatorServer
+from atoll.control.server_options import ServerOptions
 from atoll.membership.events import CoordinatorOptions
 from atoll.membership.messages import Departure
+from atoll.trust.identity import Identity
 
 TIMEOUT_S = 20.0
 
@@ -20,10 +22,12 @@ TIMEOUT_S = 20.0
 class Coordinator:
     """Use as a context manager; `port` is where it listens."""
 
-    def __init__(self, *, listen: str = "127.0.0.1:0", **options: Any) -> None:
+    def __init__(
+        self, *, listen: str = "127.0.0.1:0", identity: Identity | None = None, **options: Any
+    ) -> None:
         self.server: CoordinatorServer
         self.port = 0
-        self._listen, self._options = listen, options
+        self._listen, self._options, self._identity = listen, options, identity
         self._ready, self._end = threading.Event(), asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
@@ -32,7 +36,12 @@ class Coordinator:
         self._loop = asyncio.get_running_loop()
         options = CoordinatorOptions(job="reef", **self._options)
         self.server = CoordinatorServer(
-            ServerOptions(coordinator=options, listen=self._listen, metrics_port=0)
+            ServerOptions(
+                coordinator=options,
+                listen=self._listen,
+                metrics_port=0,
+                identity=self._identity,
+            )
         )
         self.port = await self.server.start()
         self._ready.set()

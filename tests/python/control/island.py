@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import harness
 
@@ -10,8 +11,9 @@ from atoll import _core
 from atoll.membership.messages import Departure
 
 
-def main(port: int, name: str) -> None:
-    client = harness.client(port, name)
+def main(ports: str, name: str, pause_s: float) -> None:
+    addresses = ",".join(f"127.0.0.1:{port}" for port in ports.split(","))
+    client = harness.client(0, name, coordinator=addresses)
     client.start()
     client.ready()
     client.wait(lambda now: now.member, harness.TIMEOUT_S)
@@ -28,6 +30,7 @@ def main(port: int, name: str) -> None:
             print("end", type(client.membership().ended).__name__, flush=True)
             return
         print(outcome.sequence, outcome.epoch, flush=True)
+        time.sleep(pause_s)
         if sys.stdin in harness.readable(sys.stdin):
             client.leave(Departure.DRAINED, harness.TIMEOUT_S)
             client.close()
@@ -36,4 +39,4 @@ def main(port: int, name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]) if len(sys.argv) > 3 else 0.0)

@@ -8,15 +8,17 @@ import socket
 import time
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import harness
 import pytest
 
 from atoll import errors
-from atoll.control.server import CoordinatorServer, ServerOptions
+from atoll.control.server import CoordinatorServer
+from atoll.control.server_options import ServerOptions
 from atoll.membership.events import CoordinatorOptions
-from atoll.membership.messages import Departure, Report
+from atoll.membership.messages import PROTOCOL_VERSION, Departure, Report
 from atoll.pb import control_pb2 as pb
 from atoll.pb import control_pb2_grpc
 
@@ -120,6 +122,17 @@ def test_an_engine_that_cannot_listen_ends_the_start(coordinator: harness.Coordi
         harness.client(coordinator.port, "a", engine_factory=refuse).start()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_engine_that_fails_as_nobody_expects_ends_the_start(
+    coordinator: harness.Coordinator,
+) -> None:
+    def fail(peer: bytes, secret: bytes) -> None:
+        raise OSError("no memory for a ring")
+
+    with pytest.raises(errors.SessionClosed, match="no memory for a ring"):
+        harness.client(coordinator.port, "a", engine_factory=fail).start()
+
+
 def test_an_expelled_peer_wakes_with_the_reason(coordinator: harness.Coordinator) -> None:
     clients = harness.join(coordinator.port, "ab")
     victim = clients.pop()
@@ -185,7 +198,7 @@ def test_status_watch_metrics_and_stop(coordinator: harness.Coordinator) -> None
     asyncio.run_coroutine_threadsafe(coordinator.server.wait_stopped(), coordinator._loop).result(
         harness.TIMEOUT_S
     )
-    port = coordinator.ask(lambda server: server.metrics._server.server_port)
+    port = coordinator.ask(lambda server: server.site.port)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
         text = page.read().decode()
     assert 'atoll_coordinator_rounds_total{job="reef"} 1.0' in text
@@ -269,11 +282,58 @@ def test_a_peer_that_takes_nothing_holds_up_nobody(coordinator: harness.Coordina
             request_serializer=pb.PeerMessage.SerializeToString,
             response_deserializer=lambda item: item,
         )
-        register = pb.Register(protocol_version=1, job="reef", island="stuck", peer_id=bytes(16))
+        register = pb.Register(
+            protocol_version=PROTOCOL_VERSION, job="reef", island="stuck", peer_id=bytes(16)
+        )
         flood = [pb.PeerMessage(register=register)]
         flood += [pb.PeerMessage(heartbeat=pb.Heartbeat())] * 20_000
         call = attach(iter(flood))  # and never reads the answers
         assert harness.barrier(clients) == ["ok", "ok"]
         call.cancel()
     clients[0].wait(lambda now: now.view.epoch == 1, 1.0)
+    harness.close(clients)
+
+
+class Spy:
+    """An engine that notes where it was told that the others listen."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self.told: dict[bytes, list[tuple[str, int]]] = {}
+
+    def expect(self, peer: bytes, endpoints: list[tuple[str, int]], **more: Any) -> None:
+        self.told[peer] = endpoints
+        self._engine.expect(peer, endpoints, **more)
+
+    def dial(self, peer: bytes, endpoints: list[tuple[str, int]], **more: Any) -> None:
+        self.told[peer] = endpoints
+        self._engine.dial(peer, endpoints, **more)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+def test_both_ends_of_a_link_know_all_ways_to_the_other(
+    coordinator: harness.Coordinator,
+) -> None:
+    """The older one, which is dialled, too: so it learns at once that a dead process is dead. The
+    way that is named first leads nowhere."""
+
+    def spy(peer: bytes, secret: bytes) -> Any:
+        return Spy(harness.engine(peer, secret))
+
+    hosts = ("127.77.0.1", "127.0.0.1")  # engines listen at the second
+    clients = [
+        harness.client(coordinator.port, name, engine_factory=spy, advertise_hosts=hosts)
+        for name in "ab"
+    ]
+    for each in clients:
+        each.start()
+        each.ready()
+    for each in clients:
+        each.wait(lambda now: len(now.view.members) == 2, harness.TIMEOUT_S)
+    a, b = clients
+    engines: list[Any] = [a.engine, b.engine]
+    assert engines[0].told == {b.membership().peer: [(host, b.engine.port) for host in hosts]}
+    assert engines[1].told == {a.membership().peer: [(host, a.engine.port) for host in hosts]}
     harness.close(clients)

@@ -13,6 +13,8 @@ from queue import Queue
 
 import pytest
 
+from ports import free_port
+
 pytestmark = pytest.mark.processes
 
 HERE = Path(__file__).parent
@@ -70,11 +72,6 @@ def start() -> Iterator[Callable[..., Running]]:
     yield begin
     for each in running:
         each.end(signal.SIGKILL)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def coordinator(start: Callable[..., Running], port: int, *more: str) -> Running:
@@ -152,7 +149,7 @@ def test_a_coordinator_that_is_told_to_end_tells_its_islands(
     running = coordinator(start, port, "--metrics-port", "0")
     (a,) = islands(start, port, "a")
     assert running.end(number) == 0
-    assert a.until(lambda line: line.startswith("end")) == "end SessionClosed"
+    assert a.until(lambda line: line.startswith("end")) == "end JobStopped"
 
 
 def test_a_port_in_use_is_one_line(start: Callable[..., Running]) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.control import convert
+from atoll.control.fields import MalformedMessage
 from atoll.membership import messages as m
 from atoll.pb import control_pb2 as pb
 
@@ -24,7 +25,8 @@ CHANNELS = st.integers(0, 2**32 - 1)
 ENDPOINTS = st.lists(st.builds(m.Endpoint, host=NAMES, port=st.integers(1, 65535)), max_size=3).map(
     tuple
 )
-INFOS = st.builds(m.PeerInfo, id=IDS, island=NAMES, order=BIG, endpoints=ENDPOINTS)
+SHARDS = st.integers(0, 4095)
+INFOS = st.builds(m.PeerInfo, id=IDS, island=NAMES, order=BIG, endpoints=ENDPOINTS, shard=SHARDS)
 DEPARTURES = st.sampled_from(m.Departure)
 KINDS = st.sampled_from(m.ChangeKind)
 FLOATS = st.floats(0, 1e9)
@@ -38,6 +40,8 @@ PEER_MESSAGES: st.SearchStrategy[m.PeerMessage] = st.one_of(
         peer=IDS,
         island=NAMES,
         installed_epoch=BIG,
+        shard=SHARDS,
+        shards=st.integers(1, 4096),
     ),
     st.builds(m.Listening, endpoints=ENDPOINTS),
     st.builds(m.Heartbeat),
@@ -133,13 +137,13 @@ def test_what_the_coordinator_says_arrives(message: m.CoordinatorMessage) -> Non
     ],
 )
 def test_a_malformed_message_is_refused_by_name(message: pb.PeerMessage, part: str) -> None:
-    with pytest.raises(convert.MalformedMessage, match=part):
+    with pytest.raises(MalformedMessage, match=part):
         convert.peer_message_from_pb(message)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_refused(data: bytes) -> None:
-    with contextlib.suppress(DecodeError, convert.MalformedMessage):
+    with contextlib.suppress(DecodeError, MalformedMessage):
         convert.peer_message_from_pb(pb.PeerMessage.FromString(data))
 
 

@@ -19,6 +19,7 @@ from atoll.membership.events import (
     Tick,
 )
 from atoll.membership.messages import (
+    UNASKED,
     CoordinatorMessage,
     Counters,
     Endpoint,
@@ -74,6 +75,9 @@ class Bench:
         for message in messages:
             self.drive(Received(stream=self.streams[name], message=message))
 
+    def say_in_one_breath(self, name: str, first: PeerMessage, *also: PeerMessage) -> None:
+        self.drive(Received(stream=self.streams[name], message=first, also=also))
+
     def last(self, name: str) -> CoordinatorMessage:
         return self.heard[self.streams[name]][-1]
 
@@ -120,15 +124,18 @@ class Bench:
     def members(self) -> str:
         return "".join(info.island for info in self.machine.view.members)
 
-    def fenced(self, name: str, epoch: int, **counts: tuple[int, int, int]) -> None:
+    def fenced(
+        self, name: str, epoch: int, *, unasked: bool = False, **counts: tuple[int, int, int]
+    ) -> None:
         """Answers the newest fence. counts: c0=(started, done, committed) for channel 0."""
         fence = self.fence(name)
         assert fence is not None
+        attempt = UNASKED if unasked else fence.attempt
         progress: Mapping[int, Counters] = {
             int(channel[1:]): Counters(started=s, done=d, committed=c)
             for channel, (s, d, c) in counts.items()
         }
-        self.say(name, Fenced(attempt=fence.attempt, epoch=epoch, progress=progress))
+        self.say(name, Fenced(attempt=attempt, epoch=epoch, progress=progress))
 
     def fence(self, name: str) -> Fence | None:
         """The newest Fence that a peer has got."""

@@ -20,7 +20,6 @@ from atoll.membership.messages import (
     Peers,
     Refused,
     Register,
-    Report,
     StopNotice,
     Suspect,
 )
@@ -114,6 +113,19 @@ def test_a_drain_waits_until_all_have_installed_the_view_before_it() -> None:
     assert len(bench.heard_by("a", Fence)) == 2
 
 
+def test_the_last_holder_leaves_by_an_abort_when_others_could_not_start_what_it_has() -> None:
+    bench = Bench()
+    bench.form("ab")
+    bench.say("a", Leave(reason=Departure.FINISHED))
+    bench.fenced("a", 1, c0=(1, 1, 0))
+    bench.fenced("b", 1)
+    assert bench.fence("b") == Fence(attempt=2, kind=ChangeKind.ABORT)
+    bench.fenced("a", 1, c0=(1, 1, 0))
+    bench.fenced("b", 1)
+    install = bench.install("b")
+    assert (install.starts.get(0, 0), install.holders) == (0, {peer_id("b")})
+
+
 def test_a_leaver_finishes_and_is_gone_in_good_order() -> None:
     bench = Bench()
     bench.form("ab")
@@ -186,6 +198,16 @@ def test_a_broken_stream_and_a_suspicion_are_proof_at_once() -> None:
     bench.fenced("b", 1, c0=(3, 2, 2))
     install = bench.install("b")
     assert (install.kind, install.starts) == (ChangeKind.ABORT, {0: 2})
+    assert bench.members() == "ab"
+
+
+def test_a_death_that_the_kernel_tells_of_is_proof_at_once() -> None:
+    bench = Bench()
+    bench.form("abc")
+    bench.say("a", Suspect(peer=peer_id("c"), reason=Departure.CRASHED, certain=True))
+    assert bench.fence("a") == Fence(attempt=1, kind=ChangeKind.ABORT)
+    bench.fenced("a", 1, c0=(3, 3, 2))
+    bench.fenced("b", 1, c0=(3, 2, 2))
     assert bench.members() == "ab"
 
 
@@ -358,19 +380,6 @@ def test_who_comes_back_too_late_is_told_what_happened() -> None:
     bench.wait(2.1, beating="a")
     bench.register("b", installed_epoch=1)
     assert bench.expelled("b").reason is Departure.CRASHED
-
-
-def test_members_that_differ_after_a_round_are_named() -> None:
-    bench = Bench()
-    bench.form("abc")
-    bench.say("a", Report(round=1, loss=2.0, digest="aa"))
-    bench.say("b", Report(round=1, loss=4.0, digest="aa"))
-    assert bench.machine.status(bench.now_s).parity_failures == 0
-    bench.say("c", Report(round=1, loss=3.0, digest="bb"))
-    status = bench.machine.status(bench.now_s)
-    assert (status.parity_failures, status.round, status.loss) == (1, 1, 3.0)
-    parity = next(event for event in bench.told if event.kind == "parity")
-    assert "aa: a, b / bb: c" in parity.message
 
 
 def test_events_are_numbered_and_can_be_asked_for() -> None:

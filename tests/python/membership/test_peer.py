@@ -7,6 +7,7 @@ from bench import peer_id
 
 from atoll import errors
 from atoll.membership.messages import (
+    UNASKED,
     ChangeKind,
     Counters,
     Departure,
@@ -20,6 +21,7 @@ from atoll.membership.messages import (
     Installed,
     Leave,
     Linked,
+    LinkedMore,
     Listening,
     PeerInfo,
     PeerMessage,
@@ -32,7 +34,7 @@ from atoll.membership.messages import (
     View,
     Welcome,
 )
-from atoll.membership.peer import REDIALS, SILENT_HEARTBEATS, PeerMachine
+from atoll.membership.peer import SILENT_HEARTBEATS, PeerMachine
 from atoll.membership.peer_events import (
     AppHolding,
     AppLeave,
@@ -58,13 +60,15 @@ from atoll.membership.peer_events import (
     StreamUp,
     Tick,
 )
+from atoll.membership.peer_links import REDIALS
 
 HERE = Endpoint(host="h", port=9)
+THERE = Endpoint(host="other-way-to-h", port=9)
 A, B, C = peer_id("a"), peer_id("b"), peer_id("c")
 
 
 def info(peer: bytes, order: int) -> PeerInfo:
-    return PeerInfo(id=peer, island=peer[:1].decode(), order=order, endpoints=(HERE,))
+    return PeerInfo(id=peer, island=peer[:1].decode(), order=order, endpoints=(HERE, THERE))
 
 
 class Bench:
@@ -114,16 +118,85 @@ def test_registration_step_by_step() -> None:
     assert bench.hear(welcome) == [StartEngine(secret=b"s" * 32)]
     assert bench.says(EngineStarted(endpoints=(HERE,))) == [Listening(endpoints=(HERE,))]
     assert bench.hear(Peers(peers=(info(A, 1), info(B, 2), info(C, 3)))) == [
-        Dial(peer=A, endpoint=HERE),  # the younger dials
-        Expect(peer=C),
+        Dial(peer=A, island="a", endpoints=(HERE, THERE)),  # the younger dials
+        Expect(peer=C, island="c", endpoints=(HERE, THERE)),
     ]
+
+
+def test_a_death_that_the_kernel_tells_of_is_certain() -> None:
+    """And told in one breath with how far it has come itself."""
+    bench = Bench().member()
+    freeze = FenceEngine(attempt=UNASKED, kind=ChangeKind.ABORT)
+    assert bench.feed(LinkDown(peer=A, reason="died", message="gone"))[0] == freeze
+    assert bench.says(EngineFenced(attempt=UNASKED, epoch=1, progress={})) == DEATH_AND_FENCED
+    assert freeze not in bench.feed(LinkDown(peer=C, reason="reset", message="gone"))
+
+
+DEATH = [
+    Suspect(peer=A, reason=Departure.CRASHED, message="gone", certain=True),
+    LinkedMore(removed=frozenset({A})),
+]
+DEATH_AND_FENCED = [*DEATH, Fenced(attempt=UNASKED, epoch=1, progress={})]
+
+
+def test_a_death_is_told_also_when_the_engine_does_not_answer() -> None:
+    bench = Bench().member()
+    assert bench.says(LinkDown(peer=A, reason="died", message="gone")) == []
+    bench.now_s += 0.1
+    assert bench.says(Tick()) == DEATH
+
+
+def test_a_death_that_waits_to_be_told_is_told_on_a_new_stream() -> None:
+    bench = Bench().member()
+    bench.feed(LinkDown(peer=A, reason="died", message="gone"))
+    bench.feed(StreamLost(message="gone"))
+    said = bench.says(StreamUp())
+    assert isinstance(said[0], Register)
+    assert DEATH[0] in said
+    assert len(said) == len({repr(each) for each in said}), "nothing is said twice"
+
+
+def test_who_stands_still_answers_a_fence_itself() -> None:
+    """The engine would say the same once more."""
+    bench = Bench().member()
+    bench.feed(LinkDown(peer=A, reason="died", message="gone"))
+    progress = {0: Counters(started=3, done=2, committed=2)}
+    bench.feed(EngineFenced(attempt=UNASKED, epoch=1, progress=progress))
+    answer = Say(message=Fenced(attempt=2, epoch=1, progress=progress))
+    assert bench.hear(Fence(attempt=2, kind=ChangeKind.ABORT)) == [answer]
+    drain = FenceEngine(attempt=3, kind=ChangeKind.DRAIN)
+    assert bench.hear(Fence(attempt=3, kind=ChangeKind.DRAIN)) == [drain]
+    bench.hear(Install(view=View(epoch=2, members=(info(B, 2), info(C, 3))), kind=ChangeKind.ABORT))
+    asked = FenceEngine(attempt=4, kind=ChangeKind.ABORT)
+    assert bench.hear(Fence(attempt=4, kind=ChangeKind.ABORT)) == [asked], "it goes on there"
+
+
+def test_who_is_certain_of_a_death_waits_when_a_view_is_under_way() -> None:
+    """The engine may be in it already, and the dead may not be."""
+    freeze = FenceEngine(attempt=UNASKED, kind=ChangeKind.ABORT)
+    asked = Bench().member()
+    asked.hear(Fence(attempt=2, kind=ChangeKind.DRAIN))
+    assert freeze not in asked.feed(LinkDown(peer=A, reason="died", message="gone"))
+    told = Bench().member()
+    view = View(epoch=2, members=(info(B, 2), info(C, 3)))
+    told.hear(Install(view=view, kind=ChangeKind.ABORT))
+    assert freeze not in told.feed(LinkDown(peer=A, reason="died", message="gone"))
+    told.feed(EngineInstalled(epoch=2, member=True))
+    assert freeze in told.feed(LinkDown(peer=C, reason="died", message="gone"))
+
+
+def test_who_is_certain_of_a_death_but_has_no_coordinator_goes_on() -> None:
+    bench = Bench().member()
+    bench.feed(StreamLost(message="gone"))
+    actions = bench.feed(LinkDown(peer=A, reason="died", message="gone"))
+    assert not any(isinstance(action, FenceEngine) for action in actions)
 
 
 def test_a_link_that_goes_is_told_and_dialled_again_with_patience() -> None:
     bench = Bench().member()
     assert bench.says(LinkDown(peer=A, reason="reset", message="gone")) == [
         Suspect(peer=A, reason=Departure.CRASHED, message="gone"),
-        Linked(peers=frozenset({C})),
+        LinkedMore(removed=frozenset({A})),
     ]
     dials = 0
     for _ in range(20 * 600):
@@ -179,7 +252,7 @@ def test_a_new_stream_hears_everything_again() -> None:
     bench = Bench().member()
     bench.feed(AppReady(), AppHolding(epoch=1))
     bench.feed(LinkDown(peer=A, reason="silent"), LinkUp(peer=A))
-    assert bench.feed(StreamLost()) == [Reconnect(at_s=0.05)]
+    assert bench.feed(StreamLost()) == [Reconnect(at_s=0.05, coordinator="")]
     bench.feed(AppLeave(reason=Departure.DRAINED))
     assert bench.says(StreamUp()) == [
         Register(software_version="1", job="reef", peer=B, island="b", installed_epoch=1),
@@ -246,7 +319,7 @@ def test_who_never_was_in_a_view_leaves_at_once() -> None:
     ("message", "kind"),
     [
         (Expelled(reason=Departure.SILENT, message="why"), errors.Expelled),
-        (StopNotice(message="enough"), errors.SessionClosed),
+        (StopNotice(message="enough"), errors.JobStopped),
         (Welcome(order=2, secret=b"t" * 32, heartbeat_s=1.0, min_islands=1), errors.CannotJoin),
     ],
 )
@@ -271,5 +344,17 @@ def test_another_order_turns_the_direction_of_dialling() -> None:
     bench.feed(StreamLost(), StreamUp())
     bench.hear(Welcome(order=7, secret=b"s" * 32, heartbeat_s=1.0, min_islands=1))
     assert bench.hear(Peers(peers=(info(A, 1), info(C, 3), info(B, 7)))) == [
-        Dial(peer=C, endpoint=HERE)
+        Dial(peer=C, island="c", endpoints=(HERE, THERE))
     ]
+
+
+def test_an_acceptor_is_told_where_the_other_listens_whenever_that_is_news() -> None:
+    bench = Bench().member()
+    known = (info(A, 1), info(B, 2), info(C, 3))
+    assert bench.hear(Peers(peers=known)) == []
+    moved = PeerInfo(id=C, island="c", order=3, endpoints=(THERE,))
+    assert bench.hear(Peers(peers=(*known[:2], moved))) == [
+        Expect(peer=C, island="c", endpoints=(THERE,))
+    ]
+    actions = bench.feed(LinkDown(peer=C, reason="reset", message="gone"))
+    assert actions[-1] == Expect(peer=C, island="c", endpoints=(THERE,))

@@ -13,6 +13,7 @@ from atoll.membership.messages import (
     Refused,
     Report,
     StopNotice,
+    Suspect,
     Welcome,
 )
 
@@ -21,7 +22,7 @@ from atoll.membership.messages import (
     ("changes", "part"),
     [
         ({"job": "lagoon"}, "runs job 'reef', not 'lagoon'"),
-        ({"protocol_version": 2}, "install the same release"),
+        ({"protocol_version": 1}, "install the same release"),
         ({"installed_epoch": 7}, "without its store"),
     ],
 )
@@ -72,6 +73,20 @@ def test_a_member_that_noticed_a_dead_path_first_takes_over_its_stream() -> None
     bench.link("ab")
     bench.wait(3.0, beating="ab")
     assert bench.members() == "ab"
+
+
+def test_a_newcomer_that_was_lost_may_come_back_while_an_abort_is_under_way() -> None:
+    bench = Bench()
+    bench.form("ac")
+    bench.join("b", "ac")
+    bench.fenced("a", 1, c0=(5, 4, 4))
+    bench.fenced("c", 1, c0=(4, 4, 4))
+    bench.say("c", Suspect(peer=peer_id("b"), reason=Departure.CRASHED, certain=True))
+    bench.fenced("a", 1, c0=(5, 4, 4))
+    bench.streams.pop("b")
+    bench.join("b", "ac")
+    bench.fenced("c", 1, c0=(4, 4, 4))
+    assert (bench.members(), bench.install("b").starts) == ("acb", {0: 4})
 
 
 def test_registering_twice_is_a_breach_of_protocol() -> None:

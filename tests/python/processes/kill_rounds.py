@@ -25,7 +25,8 @@ from typing import Any
 from atoll.data.journal import Audit, Entry, audit, parse, read
 
 HERE = Path(__file__).parent
-ROUND_DEADLINE_S = 30.0
+ROUND_DEADLINE_S = 60.0
+START_DEADLINE_S = 120.0  # islands import torch first, all at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,8 @@ class Options:
     samples: int = 6_000
     passes: int = 1
     plan: str = "auto"
+    method: str = "diloco"
+    """Of worker.py's."""
     pause_s: float = 2.0
     """At most so long between a new round and the next kill."""
 
@@ -62,6 +65,7 @@ def run(options: Options, folder: Path) -> Outcome:
         *("--log-dir", str(folder), "--events", str(events), str(HERE / "worker.py")),
         *("--elements", str(options.elements), "--samples", str(options.samples)),
         *("--epochs", str(options.passes), "--plan", options.plan),
+        *("--method", options.method),
     ]
     outcome = Outcome()
     with (folder / "launcher.log").open("wb") as log:
@@ -106,8 +110,8 @@ def _kill_at_random(
                 killed_at = None
                 kill_at = now + chance.uniform(0.0, options.pause_s)
             seen, seen_at = newest, now
-        elif now - seen_at > ROUND_DEADLINE_S:
-            raise TimeoutError(f"no round after {seen} within {ROUND_DEADLINE_S:.0f} s")
+        elif now - seen_at > (limit_s := ROUND_DEADLINE_S if seen else START_DEADLINE_S):
+            raise TimeoutError(f"no round after {seen} within {limit_s:.0f} s")
         if left and now >= kill_at:
             # Not the only one that holds the state: it would be gone, and the job begin anew.
             alive = _alive(events)

@@ -18,3 +18,21 @@ def test_islands_are_killed_at_random(tmp_path: Path, plan: str) -> None:
     outcome = run(options, tmp_path)
     assert outcome.problems == [], (tmp_path / "launcher.log").read_text()[-4000:]
     assert outcome.recoveries_s
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_islands_that_exchange_in_the_background_are_killed_at_random(tmp_path: Path) -> None:
+    options = Options(
+        islands=3,
+        kills=3,
+        seed=5,
+        elements=2_000_000,
+        samples=3_000,
+        pause_s=0.5,
+        method="streaming",
+    )
+    outcome = run(options, tmp_path)
+    assert outcome.problems == [], (tmp_path / "launcher.log").read_text()[-4000:]
+    assert outcome.recoveries_s
