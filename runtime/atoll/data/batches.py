@@ -8,53 +8,62 @@ on with the next, so the user's loop has no code for that.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
 
 from atoll import errors
 from atoll.data import ledger as ledgers
+from atoll.data.loading import Loader
 from atoll.data.order import permuted
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class RoundMethod(Protocol):
     """What a method shows to the data: the round, the ledger, and how to end a round."""
 
     sync_every: int
-    round: int
+    running: int
+    """The round that this island is in; the exchanges of the one before may be under way."""
+
+    turn: int
+    """Changes when this island begins with another share."""
 
     @property
     def ledger(self) -> ledgers.Ledger: ...
+    @property
+    def share(self) -> ledgers.Spans: ...
+    @property
+    def data_epoch(self) -> int: ...
     def open_ledger(self, plan: ledgers.Plan) -> None: ...
     def begin_share(self, batches: int) -> None: ...
     def drew(self, samples: int, tokens: int) -> None: ...
     def end_round(self) -> None: ...
+    def finish(self) -> None: ...
 
 
-class Dataset(Protocol):
-    """A map-style data set."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What ends the data: `rounds` outer rounds or `epochs` passes, whichever comes first; one pass
+    when neither is given. `is_over` is asked after each round and ends them, too."""
 
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Any: ...
+    rounds: int | None = None
+    epochs: int | None = None
+    is_over: Callable[[], bool] = lambda: False
+
+    def reached(self, rounds: int, epochs: int) -> bool:
+        passes = 1 if self.rounds is None and self.epochs is None else self.epochs
+        done = self.rounds is not None and rounds >= self.rounds
+        return done or (passes is not None and epochs >= passes) or self.is_over()
 
 
 def iterate(
-    method: RoundMethod,
-    peer: bytes,
-    dataset: Dataset,
-    *,
-    batch_size: int,
-    rounds: int | None,
-    epochs: int | None,
-    seed: int,
-    collate: Callable[[Sequence[Any]], Any],
+    method: RoundMethod, loader: Loader, limits: Limits, *, batch_size: int, seed: int
 ) -> Iterator[Any]:
-    """Batches until `rounds` outer rounds or `epochs` passes are over, whichever comes first.
+    """Batches until the limits are reached; closes the loader.
 
-    Raises MisuseError when the data set is empty or differs from that of the other islands.
+    Raises MisuseError when the data set is empty, MismatchError when it differs from that of the
+    other islands.
     """
+    dataset = loader.dataset
     samples = len(dataset)
     if samples < 1:
         raise errors.MisuseError("the data set is empty")
@@ -69,15 +78,15 @@ def iterate(
         method.open_ledger(plan)
     else:
         check_plan(plan, method.ledger.plan)
-    while (rounds is None or method.round < rounds) and (
-        epochs is None or method.ledger.epoch < epochs
-    ):
-        yield from _round(method, peer, dataset, plan, collate)
+    while not limits.reached(method.running, method.data_epoch):
+        yield from _round(method, method.ledger.plan or plan, loader)
+    loader.close()
+    method.finish()
 
 
 def check_plan(mine: ledgers.Plan, jobs: ledgers.Plan) -> None:
     """Raises MismatchError that names what differs."""
-    for name, value in asdict(mine).items():
+    for name, value in asdict(replace(mine, grown=jobs.grown)).items():
         theirs = getattr(jobs, name)
         if value != theirs:
             raise errors.MismatchError(
@@ -86,28 +95,20 @@ def check_plan(mine: ledgers.Plan, jobs: ledgers.Plan) -> None:
             )
 
 
-def _round(
-    method: RoundMethod,
-    peer: bytes,
-    dataset: Dataset,
-    plan: ledgers.Plan,
-    collate: Callable[[Sequence[Any]], Any],
-) -> Iterator[Any]:
-    running, ledger = method.round, method.ledger
-    slot = ledger.slot_of(peer)
-    spans = () if slot is None else ledger.shares[slot].spans
-    method.begin_share(-(-ledgers.count(spans) // plan.batch_size))
-    for positions in ledgers.batches(spans, plan.batch_size):
-        chosen = [
-            dataset[permuted(at, count=plan.samples, seed=plan.seed, epoch=ledger.epoch)]
-            for at in positions
-        ]
-        batch = collate(chosen)
+def _round(method: RoundMethod, plan: ledgers.Plan, loader: Loader) -> Iterator[Any]:
+    turn, spans, epoch = method.turn, method.share, method.data_epoch
+    method.begin_share(-(-ledgers.count(spans) // plan.size))
+    lists = (
+        [permuted(at, count=plan.samples, seed=plan.seed, epoch=epoch) for at in positions]
+        for positions in ledgers.batches(spans, plan.size)
+    )
+    loaded = loader.batches(lists) if spans else ()
+    for positions, batch in zip(ledgers.batches(spans, plan.size), loaded, strict=True):
         method.drew(len(positions), tokens_of(batch, len(positions)))
         yield batch
-        if method.round != running:
+        if method.turn != turn:
             return
-    if method.round == running:
+    if method.turn == turn:
         method.end_round()
 
 

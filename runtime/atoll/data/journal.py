@@ -7,12 +7,15 @@ A session writes `ledger-<island>.jsonl` into its log folder. Several islands wr
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from atoll.data.ledger import Span, count, union
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +35,16 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """The state was restored as it was after round `restored`, in view `epoch`: rounds after it
+    that were committed before are void and come again."""
+
+    time_s: float
+    restored: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
     """`problems` is empty when all is well; `positions` counts what was used, by pass."""
 
@@ -40,8 +53,10 @@ class Audit:
     problems: tuple[str, ...]
 
 
-def line_of(entry: Entry) -> str:
+def line_of(entry: Entry | Restart) -> str:
     """One line of JSON, without its end."""
+    if isinstance(entry, Restart):
+        return json.dumps({"time": entry.time_s, "restored": entry.restored, "epoch": entry.epoch})
     value: dict[str, Any] = {
         "time": entry.time_s,
         "round": entry.round,
@@ -69,14 +84,58 @@ def parse(line: str) -> Entry:
     )
 
 
-def read(folder: Path) -> dict[str, list[Entry]]:
-    """The journals in a folder by island. A last line cut off by a kill is left out."""
+def append(folder: Path, island: str, entry: Entry | Restart) -> None:
+    """Adds a line to an island's journal. What goes wrong is logged: training goes on."""
+    path = folder / f"ledger-{island}.jsonl"
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line_of(entry) + "\n")
+    except OSError as error:
+        logger.warning("%s: %s; the journal of samples is incomplete", path, error.strerror)
+
+
+def restart_of(line: str) -> Restart | None:
+    """The restart that a line tells of; None: it is an entry's."""
+    value = json.loads(line)
+    if "restored" not in value:
+        return None
+    return Restart(
+        time_s=float(value["time"]), restored=int(value["restored"]), epoch=int(value["epoch"])
+    )
+
+
+def read(*folders: Path) -> dict[str, list[Entry]]:
+    """The journals of a job by island, without the rounds that a restart from a checkpoint made
+    void. A last line cut off by a kill is left out.
+
+    folders: one for each run of the job; an island's name in a later one gets the folder's number.
+    """
     journals: dict[str, list[Entry]] = {}
-    for path in sorted(folder.glob("ledger-*.jsonl")):
-        lines = path.read_text(encoding="utf-8").split("\n")
-        entries = [parse(line) for line in lines[:-1]]
-        journals[path.stem.removeprefix("ledger-")] = entries
-    return journals
+    restarts: list[Restart] = []
+    for number, folder in enumerate(folders):
+        for path in sorted(folder.glob("ledger-*.jsonl")):
+            entries = []
+            for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+                restart = restart_of(line)
+                if restart is None:
+                    entries.append(parse(line))
+                else:
+                    restarts.append(restart)
+            island = path.stem.removeprefix("ledger-")
+            journals[island if number == 0 else f"{island} ({number})"] = entries
+    return {island: standing(entries, restarts) for island, entries in journals.items()}
+
+
+def standing(entries: Iterable[Entry], restarts: Sequence[Restart]) -> list[Entry]:
+    """Those entries that no later restart has made void. Compares times: the islands' clocks must
+    agree better than a restart takes."""
+    return [
+        entry
+        for entry in entries
+        if not any(
+            entry.round > restart.restored and entry.time_s < restart.time_s for restart in restarts
+        )
+    ]
 
 
 def audit(journals: Mapping[str, Sequence[Entry]], *, samples: int, passes: int) -> Audit:

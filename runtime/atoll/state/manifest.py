@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import xxhash
@@ -17,13 +18,14 @@ import xxhash
 if TYPE_CHECKING:
     import torch
 
-CHUNK_BYTES = 8 << 20
-"""A chunk is fetched and verified as a whole; 8 MiB is 0.3 s on a link of 200 Mbit/s."""
+CHUNK_BYTES = 1 << 20
+"""A chunk is compared, fetched and verified as a whole. Smaller ones cost more requests, larger
+ones send more than has changed. docs/performance.md, "Shared state"."""
 
 MAX_MANIFEST_BYTES = 16 << 20
-"""Enough for the digests of several TB of state in such chunks."""
+"""Enough for the digests of 400 GB of state in such chunks."""
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,12 @@ def chunks(nbytes: int) -> list[tuple[int, int]]:
 def digest(data: bytes | memoryview) -> str:
     """xxh3, 128 bits, hex. Finds accidents; donors are authenticated by their links."""
     return xxhash.xxh3_128_hexdigest(data)
+
+
+@cache
+def digest_of_zeros(length: int) -> str:
+    """Of a chunk of zeros: an optimizer's state before its first step has nothing else."""
+    return digest(bytes(length))
 
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:

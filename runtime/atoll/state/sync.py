@@ -1,8 +1,13 @@
-"""How a peer comes by the shared state before its first op (docs/design.md 4.3).
+"""How a peer comes by the shared state before its first op, and when its own is wrong
+(docs/design.md 4.3).
 
 Outside: fetch what is current, say Ready. Inside: hold the very state from which the view starts,
 compared by its manifest, and fetched again only if an op was committed in between. The members
-cannot pass that op without this peer, so the second fetch never chases a moving target.
+cannot pass that op without this peer, so the second fetch never chases a moving target. The same
+holds for a member whose state is wrong: until it takes part in the next op, which it does when it
+is healed, the others serve the state from just before that op.
+
+Thread: the user's.
 """
 
 from __future__ import annotations
@@ -15,23 +20,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from atoll import errors
-from atoll.state.fetch import ChunkFetch, Request
-from atoll.state.manifest import MAX_MANIFEST_BYTES, Manifest, bytes_of, decode, digest, majority
+from atoll.state.transfer import Fetched, Receiver, fetch
 
 if TYPE_CHECKING:
-    import torch
-
+    from atoll.collectives.in_flight import Collectives
     from atoll.control.membership import Membership
-    from atoll.engine import Collectives, Handle
     from atoll.membership.messages import PeerId
+    from atoll.state.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
 _RETRY_S = 0.02
 """A donor that has not applied the last op yet will have in a moment."""
-
-_REQUEST_TIMEOUT_S = 60.0
-"""One chunk of 8 MiB at 1.1 Mbit/s; a slower donor is not asked again."""
 
 
 class ControlFace(Protocol):
@@ -43,17 +43,14 @@ class ControlFace(Protocol):
     def holding(self, epoch: int | None = None) -> None: ...
 
 
-class SharedState(Protocol):
+class SharedState(Receiver, Protocol):
     """What a method shares. Called by the user's thread only."""
 
     channel: int
 
     def seed(self, revision: int, members: tuple[PeerId, ...]) -> None:
-        """This peer's own state becomes everybody's: the members start from it."""
-
-    def targets(self, manifest: Manifest) -> list[torch.Tensor]:
-        """Where the tensors are to be received (uint8). Raises MismatchError when the manifest
-        is not that of the same model and method."""
+        """This peer's state becomes everybody's: the members start from it, whether it is this
+        island's own, was fetched before its donors were lost, or comes from a checkpoint."""
 
     def adopt(self, manifest: Manifest) -> None:
         """The targets are filled: this is the state now."""
@@ -70,52 +67,134 @@ class Held:
     manifest: bytes
 
 
-def attach(
-    client: ControlFace, collectives: Collectives, shared: SharedState, *, timeout_s: float
-) -> None:
-    """Makes this peer a member that holds the shared state, and is known to.
+class StateSync:
+    """Brings one method's shared state to this peer."""
 
-    Raises CannotJoin, StateUnavailable, MismatchError or DeadlineExceeded.
-    """
-    end = time.monotonic() + timeout_s
-    membership = client.wait(_knows_its_donors, timeout_s)
-    held: Held | None = None
-    if not membership.member and membership.donors:
-        held = _fetch_current(client, collectives, shared, end)
-    client.ready()
-    while True:
-        membership = _wait_for_view(client, end)
-        confirmed = _confirm(collectives, shared, membership, held, end)
-        if confirmed is None:
-            _pause(client, membership, end)
-            continue
-        held = confirmed
-        shared.publish()
-        client.holding(membership.view.epoch)
-        # The coordinator does not count a state that was lost since: the next view then has other
-        # holders, and this peer must take theirs.
-        now = client.wait(_settled_since(membership), max(0.0, end - time.monotonic()))
-        if now.peer in now.donors or now.peer in now.holders:
-            return
+    def __init__(
+        self,
+        client: ControlFace,
+        collectives: Collectives,
+        shared: SharedState,
+        *,
+        observe: Callable[[Fetched], None] = lambda fetched: None,
+    ) -> None:
+        """`observe` is told of every fetch that came to its end."""
+        self._client = client
+        self._collectives = collectives
+        self._shared = shared
+        self._observe = observe
 
+    def attach(self, *, timeout_s: float, restore: Callable[[], bool] = lambda: False) -> None:
+        """Makes this peer a member that holds the shared state, and is known to.
 
-def _confirm(
-    collectives: Collectives,
-    shared: SharedState,
-    membership: Membership,
-    held: Held | None,
-    end: float,
-) -> Held | None:
-    """Holds what the view starts from: its holders' state, to the byte; None: not yet."""
-    needed = membership.starts.get(shared.channel, 0)
-    if membership.peer not in membership.holders:
-        return _fetch(collectives, shared, _donors(membership), needed, held, end)
-    if held is not None and held.revision == needed:
-        return held
-    if needed > 0 or held is not None:
-        logger.error("no holder of the state is left; starting from this island's own")
-    shared.seed(needed, membership.view.ids)
-    return Held(revision=needed, manifest=b"")
+        restore: called when the members are to start from this peer's own state, before they do;
+        brings a checkpoint of the job into the state and returns True, if one is newer.
+        Raises CannotJoin, StateUnavailable, MismatchError or DeadlineExceeded, and what `restore`
+        does.
+        """
+        end = time.monotonic() + timeout_s
+        client = self._client
+        membership = client.wait(_knows_its_donors, timeout_s)
+        held: Held | None = None
+        if not membership.member and membership.donors:
+            held = self._fetch_current(end)
+        client.ready()
+        while True:
+            membership = _wait_for_view(client, end)
+            confirmed = self._confirm(membership, held, end, restore)
+            if confirmed is None:
+                self._pause(membership, end)
+                continue
+            held = confirmed
+            self._shared.publish()
+            client.holding(membership.view.epoch)
+            # The coordinator does not count a state that was lost since: the next view then has
+            # other holders, and this peer must take theirs.
+            now = client.wait(_settled_since(membership), max(0.0, end - time.monotonic()))
+            if now.peer in now.donors or now.peer in now.holders:
+                return
+
+    def heal(self, revision: int, donors: frozenset[PeerId], *, timeout_s: float) -> Fetched | None:
+        """Takes the state of `donors` at `revision`, the one before the channel's next op.
+
+        None when none of them is left, or they did not serve it in time. Raises what ended the
+        session, and MismatchError.
+        """
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            membership = self._client.membership()
+            left = donors & membership.linked & frozenset(membership.view.ids)
+            if not left:
+                return None
+            fetched = self._fetch(left, revision, b"", end)
+            if isinstance(fetched, Fetched):
+                return fetched
+            with contextlib.suppress(errors.StateUnavailable):
+                self._pause(membership, end)
+        return None
+
+    def missing(self) -> tuple[frozenset[PeerId], frozenset[PeerId]]:
+        """Who has not got the state: of the view, whom the channel's next op waits for; and of
+        those who listen outside of it."""
+        now = self._client.membership()
+        inside = frozenset(now.view.ids)
+        outside = frozenset(peer.id for peer in now.peers) - inside
+        return inside - now.donors - {now.peer}, outside
+
+    # --- within -----------------------------------------------------------------------------------
+
+    def _confirm(
+        self, membership: Membership, held: Held | None, end: float, restore: Callable[[], bool]
+    ) -> Held | None:
+        """Holds what the view starts from: its holders' state, to the byte; None: not yet."""
+        needed = membership.starts.get(self._shared.channel, 0)
+        if membership.peer not in membership.holders:
+            return self._held(_donors(membership), needed, held, end)
+        if held is not None and held.revision == needed:
+            return held
+        if not restore() and (needed > 0 or held is not None):
+            logger.error("no holder of the state is left; starting from what this island has")
+        self._shared.seed(needed, membership.view.ids)
+        return Held(revision=needed, manifest=b"")
+
+    def _fetch_current(self, end: float) -> Held | None:
+        """What was fetched, or None when there are no donors any more."""
+        while True:
+            membership = self._client.membership()
+            if membership.member or not membership.donors:
+                return None
+            held = self._held(_donors(membership), None, None, end)
+            if held is not None:
+                return held
+            self._pause(membership, end)
+
+    def _held(
+        self, donors: frozenset[PeerId], revision: int | None, held: Held | None, end: float
+    ) -> Held | None:
+        """What is held after fetching from these donors, unless it is `held`; None: they do not
+        serve it."""
+        fetched = self._fetch(donors, revision, b"" if held is None else held.manifest, end)
+        if not isinstance(fetched, Fetched):
+            return None if fetched is None else held
+        return Held(revision=fetched.manifest.revision, manifest=fetched.encoded)
+
+    def _fetch(
+        self, donors: frozenset[PeerId], revision: int | None, unless: bytes, end: float
+    ) -> Fetched | bytes | None:
+        fetched = fetch(
+            self._collectives, self._shared, donors, revision=revision, unless=unless, end=end
+        )
+        if isinstance(fetched, Fetched):
+            self._shared.adopt(fetched.manifest)
+            logger.info("shared state: %s", fetched)
+            self._observe(fetched)
+        return fetched
+
+    def _pause(self, before: Membership, end: float) -> None:
+        if time.monotonic() > end:
+            raise errors.StateUnavailable("no donor served the shared state in time")
+        with contextlib.suppress(errors.DeadlineExceeded):
+            self._client.wait(lambda now: now is not before and now != before, _RETRY_S)
 
 
 def _settled_since(before: Membership) -> Callable[[Membership], bool]:
@@ -142,123 +221,3 @@ def _wait_for_view(client: ControlFace, end: float) -> Membership:
 def _donors(membership: Membership) -> frozenset[PeerId]:
     holders = membership.holders if membership.member else membership.donors
     return (holders & membership.linked) - {membership.peer}
-
-
-def _pause(client: ControlFace, before: Membership, end: float) -> None:
-    if time.monotonic() > end:
-        raise errors.StateUnavailable("no donor served the shared state in time")
-    with contextlib.suppress(errors.DeadlineExceeded):
-        client.wait(lambda now: now is not before and now != before, _RETRY_S)
-
-
-def _fetch_current(
-    client: ControlFace, collectives: Collectives, shared: SharedState, end: float
-) -> Held | None:
-    """What was fetched, or None when there are no donors any more."""
-    while True:
-        membership = client.membership()
-        if membership.member or not membership.donors:
-            return None
-        held = _fetch(collectives, shared, _donors(membership), None, None, end)
-        if held is not None:
-            return held
-        _pause(client, membership, end)
-
-
-def _fetch(
-    collectives: Collectives,
-    shared: SharedState,
-    donors: frozenset[PeerId],
-    revision: int | None,
-    held: Held | None,
-    end: float,
-) -> Held | None:
-    """Fetches one revision from these donors, unless it is `held`; None: they do not serve it."""
-    found = _manifests(collectives, donors, revision, end)
-    chosen = majority(list(found.values()))
-    if chosen is None:
-        return None
-    manifest = decode(chosen)
-    if revision is not None and manifest.revision != revision:
-        return None
-    if held is not None and held.manifest == chosen:
-        return held
-    targets = shared.targets(manifest)
-    chunk_fetch = ChunkFetch(manifest, [peer for peer, data in found.items() if data == chosen])
-    if not _run(collectives, chunk_fetch, targets, manifest.revision, end):
-        return None
-    shared.adopt(manifest)
-    return Held(revision=manifest.revision, manifest=chosen)
-
-
-def _manifests(
-    collectives: Collectives, donors: frozenset[PeerId], revision: int | None, end: float
-) -> dict[PeerId, bytes]:
-    import torch
-
-    asked = []
-    for donor in sorted(donors):
-        target = torch.empty(MAX_MANIFEST_BYTES, dtype=torch.uint8)
-        handle = collectives.fetch(
-            donor, revision=revision, buffer=0, offset=0, target=target, timeout_s=_left(end)
-        )
-        asked.append((donor, target, handle))
-    found = {}
-    for donor, target, handle in asked:
-        length = _length(handle)
-        if length is None:
-            continue
-        data = bytes(target[:length].numpy())
-        try:
-            decode(data)
-        except ValueError as error:
-            logger.warning("donor %s serves no state: %s", donor.hex()[:8], error)
-            continue
-        found[donor] = data
-    return found
-
-
-def _length(handle: Handle) -> int | None:
-    try:
-        return handle.wait().sequence
-    except (errors.StateUnavailable, errors.PeerLost, errors.DeadlineExceeded):
-        return None
-
-
-def _run(
-    collectives: Collectives,
-    chunk_fetch: ChunkFetch,
-    targets: list[torch.Tensor],
-    revision: int,
-    end: float,
-) -> bool:
-    """Drives the fetch to its end: True when every chunk is there."""
-    under_way: list[tuple[Request, torch.Tensor, Handle]] = []
-    while not chunk_fetch.complete:
-        for request in chunk_fetch.take():
-            chunk = request.chunk
-            target = targets[chunk.tensor][chunk.offset : chunk.offset + chunk.length]
-            handle = collectives.fetch(
-                request.donor,
-                revision=revision,
-                buffer=chunk.tensor + 1,
-                offset=chunk.offset,
-                target=target,
-                timeout_s=_left(end),
-            )
-            under_way.append((request, target, handle))
-        if not under_way:
-            return False
-        request, target, handle = under_way.pop(0)
-        try:
-            handle.wait()
-        except (errors.StateUnavailable, errors.PeerLost, errors.DeadlineExceeded):
-            chunk_fetch.failed(request)
-            continue
-        if not chunk_fetch.arrived(request, digest(bytes_of(target))):
-            logger.warning("donor %s served a corrupt chunk", request.donor.hex()[:8])
-    return True
-
-
-def _left(end: float) -> float:
-    return max(0.001, min(_REQUEST_TIMEOUT_S, end - time.monotonic()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from atoll.data.journal import Entry, audit, line_of, parse, read
+from atoll.data.journal import Entry, Restart, audit, line_of, parse, read
 
 
 def entry(round_: int, begin: int, end: int, data_epoch: int = 0) -> Entry:
@@ -59,3 +59,21 @@ def test_files_with_a_torn_end(tmp_path: Path) -> None:
     (tmp_path / "ledger-island-0.jsonl").write_text(text)
     assert read(tmp_path) == {"island-0": GOOD}
     assert parse(line_of(GOOD[2])) == GOOD[2]
+
+
+def test_rounds_that_a_restart_made_void(tmp_path: Path) -> None:
+    """Rounds 3 and 4 were done twice; those of before the restart do not count."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    before = [entry(1, 0, 2), entry(2, 2, 4), entry(3, 4, 6), entry(4, 6, 8)]
+    after = [replace(entry(3, 4, 7), time_s=9.0, digest="x"), replace(entry(4, 7, 9), time_s=9.5)]
+    for folder, lines in (
+        (first, [*before, Restart(time_s=-1.0, restored=0, epoch=1)]),
+        (second, [Restart(time_s=8.0, restored=2, epoch=7), *after]),
+    ):
+        folder.mkdir()
+        text = "".join(line_of(line) + "\n" for line in lines)
+        (folder / "ledger-island-0.jsonl").write_text(text)
+    found = read(first, second)
+    assert found == {"island-0": before[:2], "island-0 (1)": after}
+    assert audit(found, samples=9, passes=1).problems == ()
+    assert audit(read(first), samples=8, passes=1).problems == ()

@@ -50,37 +50,107 @@ def test_a_pass_ends_only_when_all_is_used() -> None:
     assert (after.epoch, after.pool) == (1, ((0, 8),))
 
 
-@given(st.data())
-def test_every_position_is_used_exactly_once_a_pass(data: st.DataObject) -> None:
-    samples = data.draw(st.integers(1, 60))
-    ledger = begun(
-        data.draw(st.integers(1, 4)),
-        samples,
-        data.draw(st.integers(1, 5)),
-        data.draw(st.integers(1, 4)),
-    )
+@given(
+    begun=st.builds(
+        begun, st.integers(1, 4), st.integers(1, 60), st.integers(1, 5), st.integers(1, 4)
+    ),
+    rounds=st.lists(
+        st.tuples(
+            st.lists(st.booleans(), min_size=len(PEERS), max_size=len(PEERS)),
+            st.lists(st.sampled_from(PEERS), min_size=1, unique=True),
+        ),
+        max_size=30,
+    ),
+)
+def test_every_position_is_used_exactly_once_a_pass(
+    begun: Ledger, rounds: list[tuple[list[bool], list[bytes]]]
+) -> None:
+    """Rounds with losses, and joiners that are in the view without a share; then without losses."""
+    assert begun.plan is not None
+    samples = begun.plan.samples
+    # Every round without losses uses a position at least.
+    undisturbed = [([True] * len(PEERS), PEERS[:2])] * (samples + 1)
+    ledger = begun
     seen: list[int] = []
-    for _ in range(400):
-        if ledger.epoch == 1:
-            break
-        # Losses, and joiners that are in the view without a share.
-        weights = [float(data.draw(st.integers(0, 1))) for _ in ledger.shares]
+    for survives, members in [*rounds, *undisturbed]:
         weights = [
-            weight if share.spans else 0.0
-            for weight, share in zip(weights, ledger.shares, strict=True)
+            1.0 if share.spans and lives else 0.0
+            for share, lives in zip(ledger.shares, survives, strict=False)
         ]
         ledger, used = ledgers.settled(ledger, weights)
         seen += positions(used)
-        members = data.draw(st.lists(st.sampled_from(PEERS), min_size=1, unique=True))
+        if ledger.epoch == 1:
+            break
         ledger = ledgers.assigned(ledger, members)
         assert ledgers.from_json(json.loads(json.dumps(ledgers.to_json(ledger)))) == ledger
-    else:
-        weights = [1.0 if share.spans else 0.0 for share in ledger.shares]
-        while ledger.epoch == 0:
-            ledger, used = ledgers.settled(ledger, [1.0 if s.spans else 0.0 for s in ledger.shares])
-            seen += positions(used)
-            ledger = ledgers.assigned(ledger, PEERS[:2])
+    assert ledger.epoch == 1
     assert sorted(seen) == list(range(samples))
+
+
+@given(
+    begun=st.builds(
+        begun, st.integers(1, 4), st.integers(1, 60), st.integers(1, 5), st.integers(1, 4)
+    ),
+    rounds=st.lists(
+        st.tuples(
+            st.lists(st.booleans(), min_size=len(PEERS), max_size=len(PEERS)),
+            st.lists(st.sampled_from(PEERS), min_size=1, unique=True),
+        ),
+        max_size=30,
+    ),
+)
+def test_a_round_ahead_every_position_is_used_exactly_once_a_pass(
+    begun: Ledger, rounds: list[tuple[list[bool], list[bytes]]]
+) -> None:
+    assert begun.plan is not None
+    peers = [share.peer for share in begun.shares]
+    ledger = ledgers.opened(ledgers.assigned(Ledger(lead=True), peers), begun.plan)
+    samples = begun.plan.samples
+    undisturbed = [([True] * len(PEERS), PEERS[:2])] * (2 * samples + 4)
+    seen: list[int] = []
+    for survives, members in [*rounds, *undisturbed]:
+        # Whoever trains ahead knows the pass without waiting for what is not settled.
+        if any(share.spans for share in ledger.ahead):
+            assert ledger.ahead_epoch == ledger.epoch
+        weights = [
+            1.0 if share.spans and lives else 0.0
+            for share, lives in zip(ledger.shares, survives, strict=False)
+        ]
+        ledger, used = ledgers.settled(ledger, weights)
+        seen += positions(used)
+        if ledger.epoch == 1:
+            break
+        ledger = ledgers.assigned(ledger, members)
+        assert ledgers.from_json(json.loads(json.dumps(ledgers.to_json(ledger)))) == ledger
+    assert ledger.epoch == 1
+    assert sorted(seen) == list(range(samples))
+
+
+@given(
+    st.builds(
+        Plan, samples=st.integers(1, 60), batch_size=st.integers(1, 5), steps=st.integers(1, 4)
+    ),
+    st.integers(0, 3),
+    st.lists(st.sampled_from(PEERS), min_size=1, unique=True),
+)
+def test_a_round_that_begins_again_with_others_loses_nothing(
+    plan: Plan, rounds: int, members: list[bytes]
+) -> None:
+    ledger = ledgers.opened(ledgers.assigned(Ledger(), PEERS), plan)
+    for _ in range(rounds):
+        ledger, _ = ledgers.settled(ledger, [1.0] * len(ledger.shares))
+        ledger = ledgers.assigned(ledger, PEERS)
+    again = ledgers.reassigned(ledger, members)
+    assert [share.peer for share in again.shares] == members
+    assert (again.epoch, again.plan) == (ledger.epoch, ledger.plan)
+    open_before, open_after = (
+        ledgers.union(one.pool, *(share.spans for share in one.shares)) for one in (ledger, again)
+    )
+    assert open_after == open_before
+
+
+def test_members_without_a_data_set() -> None:
+    assert ledgers.reassigned(Ledger(), PEERS[:2]) == ledgers.assigned(Ledger(), PEERS[:2])
 
 
 @given(

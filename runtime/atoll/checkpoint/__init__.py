@@ -1,0 +1,1 @@
+"""Durable checkpoints of the shared state: written in the background, verified when read."""
