@@ -2,44 +2,64 @@
 
 from __future__ import annotations
 
-import logging
-import math
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from atoll import errors
-from atoll.data import ledger as ledgers
-from atoll.methods.layout import Layout
-from atoll.methods.outer_state import OuterState, Slot, state_digest
-from atoll.state.manifest import Manifest
+from atoll.collectives.options import one_of
+from atoll.methods import schedule
+from atoll.methods.eager import Eager
+from atoll.methods.feedback import KINDS
+from atoll.methods.gathered import GatheredMean
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
 
-    from atoll.membership.messages import PeerId
+    from atoll.methods.batch_size import AdaptiveBatchSize
+    from atoll.methods.exchange import Exchanged, Staged
+    from atoll.methods.feedback import Kind
+    from atoll.methods.mean import Reduction
+    from atoll.methods.outer_state import Slot
+    from atoll.methods.schedule import Event
     from atoll.session import Session
 
-logger = logging.getLogger(__name__)
 
-
-class DiLoCo:
+class DiLoCo(GatheredMean):
     """Wraps a model and its inner optimizer; call `step()` after each inner step.
 
     Every `sync_every` inner steps the islands average how far they came (weighted by the samples
     they trained on) and take one Nesterov step of the outer parameters along it; the model then
-    holds the outer parameters, bit-identical on all islands.
+    holds the outer parameters.
 
-    Consistency class: identical. Bytes per round and island: 4 bytes a parameter times what the
-    plan sends, 2 (N - 1) / N for both plans.
+    overlap: None: training waits for the exchange. "delayed": the exchange of a round may take all
+    of the next one, and its mean is applied at that one's end (theta is a round behind, which costs
+    quality). "eager" (arXiv 2502.12996): as delayed, but each island applies its own fresh part of
+    the mean at once, and takes it out again when the mean that has it arrives.
+
+    error_feedback="ef21", "econtrol" (arXiv 2311.05645): an island sends what the codec makes of
+    Delta - h (EControl: eta * e + Delta - h), where h is what all know of its Delta, and the outer
+    step is along the mean H of all h. allocation (L-GreCo, arXiv 2210.17357): from the sum of what
+    the members would lose in each codec, the fewest bytes at no larger a total error. Both gather
+    the encoded parts instead of reducing them, so that nothing is rounded twice.
+
+    Consistency class: identical, bit by bit; eager: divergent. Bytes per round and island:
+    2 (N - 1) / N times the model as encoded; gathered, (N - 1) times that and 16 bytes,
+    and every `allocation` rounds 40 for each of the parameters.
 
     Churn: a member lost during a round is missing from the mean, which is divided by what was
     received; its samples return to the pool. A joiner receives outer parameters, momentum, round
     and data position, takes part in the running round with weight zero, and contributes from its
-    first full round on. The inner optimizer's state stays with its island, neither reset nor
-    averaged. There is no residual.
+    first full round on (overlapped: up to two rounds later). The anchor of every Delta is the outer
+    parameters that the island last took up. The inner optimizer's state stays with its island,
+    neither reset nor averaged. The residual e, with error_feedback, is an island's own: a joiner
+    begins with 0, and it dies with its island. h is an island's own, H everybody's: whenever others
+    contribute than in the last round (a loss, a joiner's first round, a straggler) or with other
+    weights, all take both to be 0 and that round is exchanged a second time; e stays. A joiner
+    receives H and the parameters' codecs. Eager: a joiner copies one member's outer
+    parameters, momentum and early part, and takes that part out with the next mean; so what is
+    early never stays.
     """
-
-    consistency = "identical"
 
     def __init__(
         self,
@@ -50,225 +70,117 @@ class DiLoCo:
         sync_every: int = 100,
         outer_lr: float = 0.7,
         outer_momentum: float = 0.9,
+        overlap: Literal["delayed", "eager"] | None = None,
+        codec: str | None = None,
+        error_feedback: Kind | bool = False,
+        feedback_eta: float = 0.1,
+        allocation: int | None = None,
+        every: str | None = None,
+        straggler_s: float | None = None,
+        weights: str = "samples",
+        adaptive_batch: AdaptiveBatchSize | None = None,
         plan: str = "auto",
         channel: int = 1,
+        parity_every: int = 1,
+        earlier: Mapping[str, Any] | None = None,
     ) -> None:
         """Joins the view and fetches the job's state into the model, or brings its own.
 
-        outer_lr is eta, outer_momentum mu of the paper. Raises MisuseError for settings that make
-        no sense, TensorError for parameters that are not fp32, MismatchError when the job trains
-        something else, CannotJoin when the view is not reached in time.
+        outer_lr is eta, outer_momentum mu of the paper. codec: how Delta travels (docs/codecs.md);
+        None: as fp32. error_feedback: "ef" (or True): what the codec loses of an island's Delta is
+        added to its next one (MuLoCo, arXiv 2505.23725); "ef21", "econtrol": see above;
+        feedback_eta: EControl's eta. allocation: rounds between two choices of a codec for each
+        parameter (L-GreCo); `codec` is the uniform one that they are held against. every: "60s": a
+        round ends after so long, or after sync_every steps if that is sooner. straggler_s: a round
+        that began so long ago goes on without this island, whose work counts in the round in which
+        it comes. weights: of an island in the mean, by its samples, tokens, steps, or equal.
+        adaptive_batch: when batches grow (blocking rounds; without a codec or gathered).
+        plan: of the all-reduce; auto: direct with a codec. parity_every: rounds between two checks
+        that all members hold the same state (one pass over it each); 0: never. earlier: what
+        `state_dict()` of this job once gave, before this island was expelled, say: only what has
+        changed since is fetched. Raises MisuseError for settings that make no sense, TensorError
+        for parameters that are not fp32, MismatchError when the job trains something else,
+        CannotJoin when the view is not reached in time.
         """
-        import torch
-
-        if sync_every < 1:
-            raise errors.MisuseError(f"sync_every must be at least 1, not {sync_every}")
-        if not (math.isfinite(outer_lr) and outer_lr > 0):
-            raise errors.MisuseError(f"outer_lr must be above 0, not {outer_lr}")
-        if not 0 <= outer_momentum < 1:
-            raise errors.MisuseError(f"outer_momentum must be in [0, 1), not {outer_momentum}")
-        self.channel = channel
-        self.sync_every = sync_every
-        self.inner = inner
-        self.outer_lr, self.outer_momentum, self.plan = outer_lr, outer_momentum, plan
-        self.round = 0
-        self.just_synced = False
-        self._session = session
-        self._layout = Layout(model)
-        self._state = OuterState(
-            self._layout.numel,
-            self._layout.names,
-            {
-                "method": "DiLoCo",
-                "sync_every": sync_every,
-                "outer_lr": outer_lr,
-                "outer_momentum": outer_momentum,
-            },
+        if overlap not in (None, "delayed", "eager"):
+            raise errors.MisuseError(f'overlap must be None, "delayed" or "eager", not {overlap!r}')
+        self.overlap = overlap
+        self._eager = Eager() if overlap == "eager" else None
+        if self._eager is not None:
+            self.consistency = "divergent"
+        super().__init__(
+            session,
+            model,
+            inner,
+            sync_every=sync_every,
+            outer_lr=outer_lr,
+            outer_momentum=outer_momentum,
+            codec=codec,
+            plan=plan,
+            identity={} if overlap is None else {"overlap": overlap},
+            kinds=("theta", "momentum", *(() if self._eager is None else ("early",))),
+            background=overlap is not None,
+            lead=overlap is not None,
+            every=every,
+            straggler_s=straggler_s,
+            feedback=_kind_of(error_feedback),
+            feedback_eta=feedback_eta,
+            allocation=allocation,
+            weights=weights,
+            adaptive_batch=adaptive_batch,
+            channel=channel,
+            parity_every=parity_every,
         )
-        self._layout.gather(self._state.now.theta)
-        self._revision = 0
-        self._ledger = ledgers.Ledger()
-        self._receiving: Slot | None = None
-        self._local = torch.empty(self._layout.numel)
-        self._loss: torch.Tensor | float = 0.0
-        self._begin_round()
-        session.attach(self)
+        self._attach(earlier)
 
-    # --- the user's loop --------------------------------------------------------------------------
-
-    def step(self, loss: torch.Tensor | float | None = None) -> None:
-        """Counts one inner step; at the end of the round, takes the outer step with the others.
-
-        loss: of this step, a scalar; the round's mean is reported. Blocks only at the end of a
-        round. Raises Expelled, SessionClosed, MismatchError or DeadlineExceeded; after an error
-        the outer state is what it was before the round.
-        """
-        self.just_synced = False
-        self._steps += 1
-        if loss is not None:
-            self._losses += 1
-            # Still a tensor: reading it now would wait for an accelerator at every step.
-            self._loss = self._loss + (loss.detach() if hasattr(loss, "detach") else loss)
-        outside = self._ledger.slot_of(self._session.peer_id) is None
-        if outside or self._steps >= self._due:
-            self.end_round()
-
-    def outer_parameters(self) -> torch.Tensor:
-        """The shared parameters, flat fp32, [numel]. Do not write to it."""
-        return self._state.now.theta
-
-    def state_dict(self) -> dict[str, Any]:
-        """Outer parameters, momentum, round and data position."""
-        return {
-            "theta": self._state.now.theta.clone(),
-            "momentum": self._state.now.momentum.clone(),
-            "round": self.round,
-            "ledger": ledgers.to_json(self._ledger),
-        }
-
-    # --- the data's side (atoll.data.batches) -----------------------------------------------------
-
-    @property
-    def ledger(self) -> ledgers.Ledger:
-        return self._ledger
-
-    def open_ledger(self, plan: ledgers.Plan) -> None:
-        """Gives the members of the running round their samples of a data set."""
-        self._ledger = ledgers.opened(self._ledger, plan)
-        self.publish()
-
-    def begin_share(self, batches: int) -> None:
-        """The round ends after so many of this island's batches."""
-        self._due = max(1, batches)
-
-    def drew(self, samples: int, tokens: int) -> None:
-        """The user got a batch."""
-        self._samples += samples
-        self._session.progress.tokens += tokens
-
-    def end_round(self) -> None:
-        """Exchanges, takes the outer step and begins the next round.
-
-        Called by `step` and by the data when this island has nothing (more) to train on.
-        """
-        began = time.monotonic()
-        self._session.report(phase="exchanging")
-        contribution, weight = self._contribution()
-        total = contribution.new_empty(contribution.shape)
-        try:
-            handle = self._session.all_reduce(
-                contribution, total, channel=self.channel, plan=self.plan
-            )
-            outcome = handle.wait()
-        except (errors.MismatchError, errors.OpAborted):
-            self._absorb()  # it failed on all members alike, and counts as an op on all of them
-            raise
-        numel = self._layout.numel
-        weights = total[numel:].tolist()
-        self._outer_step(total[:numel], sum(weights))
-        members = self._session.members_of(outcome.epoch)
-        data_epoch = self._ledger.epoch
-        self._ledger, used = ledgers.settled(self._ledger, weights)
-        self._ledger = ledgers.assigned(self._ledger, members)
-        self.round += 1
-        manifest = self._absorb()
-        self._layout.scatter(self._state.now.theta)
-        self._session.round_over(
-            round_=self.round,
-            epoch=outcome.epoch,
-            data_epoch=data_epoch,
-            used=used,
-            loss=float(self._loss) / self._losses if self._losses else math.nan,
-            digest=state_digest(manifest),
-            contributed=weight > 0,
-            sync_s=time.monotonic() - began,
+    def _events_of(self, round_: int) -> tuple[Event, ...]:
+        if self.overlap is None:
+            return schedule.blocking(round_, period=self.sync_every)
+        return schedule.a_round_late(
+            round_, period=self.sync_every, first_blocks=self._eager is not None
         )
-        self._begin_round()
-        self.just_synced = True
 
-    # --- the state's side (atoll.state.sync) ------------------------------------------------------
+    # --- overlapped: an op is launched in the very moment in which the one before is taken up -----
 
-    def seed(self, revision: int, members: tuple[PeerId, ...]) -> None:
-        self._revision = revision
-        self._ledger = ledgers.assigned(ledgers.Ledger(), members)
+    def _absorbed(self) -> None:
+        if self._eager is None or not self._staged:
+            self.publish()
 
-    def targets(self, manifest: Manifest) -> list[torch.Tensor]:
-        self._state.check(manifest)
-        if self._receiving is None:
-            self._receiving = self._state.next()
-        return self._state.bytes_of(self._receiving)
+    def _into_model(self, fragment: int, staged: Staged, exchanged: Exchanged) -> None:
+        if not self._staged:
+            super()._into_model(fragment, staged, exchanged)
 
-    def adopt(self, manifest: Manifest) -> None:
-        try:
-            ledger = ledgers.from_json(manifest.values["ledger"])
-            round_ = int(manifest.values["round"])
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise errors.MismatchError(
-                f"the job's shared state is not DiLoCo's: {error!r}"
-            ) from None
-        assert self._receiving is not None  # targets() came first
-        self._ledger, self.round, self._revision = ledger, round_, manifest.revision
-        self._state.advance(self._receiving)
-        self._receiving = None
-        self._layout.scatter(self._state.now.theta)
-
-    def publish(self) -> None:
-        self._publish()
-
-    # --- within -----------------------------------------------------------------------------------
-
-    def _begin_round(self) -> None:
-        self._steps = self._samples = self._losses = 0
-        self._loss = 0.0
-        self._due = self.sync_every
-
-    def _contribution(self) -> tuple[torch.Tensor, float]:
-        """([weight * Delta, a slot per member with its weight], this island's weight)."""
-        import torch
-
-        numel, slot = self._layout.numel, self._ledger.slot_of(self._session.peer_id)
-        vector = torch.zeros(numel + len(self._ledger.shares))
-        weight = float(self._samples if self._ledger.plan is not None else self._steps)
-        if slot is None or weight == 0:
-            return vector, 0.0
-        self._layout.gather(self._local)
-        delta = torch.sub(self._state.now.theta, self._local, out=vector[:numel])
-        if not bool(torch.isfinite(delta).all()):
-            logger.error("round %d: this island's parameters are not finite; left out", self.round)
-            self._session.count_refused()
-            return vector.zero_(), 0.0
-        delta.mul_(weight)
-        vector[numel + slot] = weight
-        return vector, weight
-
-    def _outer_step(self, total: torch.Tensor, weight: float) -> None:
-        """theta and momentum take the step along total / weight; no weight: they stay."""
-        from atoll import _core
-
-        if weight <= 0:
+    def _launching(self, staged: Staged) -> None:
+        if self.overlap is None or (self._eager is not None and staged.index == 0):
             return
-        now, then = self._state.now, self._state.next()
-        _core.nesterov_step(
-            then.theta.data_ptr(),
-            then.momentum.data_ptr(),
-            now.theta.data_ptr(),
-            now.momentum.data_ptr(),
-            total.data_ptr(),
-            self._layout.numel,
-            1.0 / weight,
-            self.outer_lr,
-            self.outer_momentum,
-        )
-        self._state.advance(then)
+        if self._eager is not None and self._eager.mean is None:
+            self.publish()
+        elif self._eager is not None:
+            along = self._eager.along(staged, self._state.now[0].tensors["early"])
+            slot = self._step_along(0, along)
+            slot.tensors["early"].copy_(self._eager.early)
+            slot.entries = ()
+            self._state.advance(0, slot)
+            self.publish()
+        # Also when nothing has arrived yet: what was staged is under way, and not to be sent twice.
+        self._layout.fragments[0].scatter(self._state.now[0].theta)
 
-    def _absorb(self) -> Manifest:
-        """One more op of the channel is part of the state, whatever came of it."""
-        self._revision += 1
-        return self._publish()
+    def _stepped(self, staged: Staged, mean: torch.Tensor, outcome: Reduction) -> Slot | None:
+        if self._eager is None:
+            return super()._stepped(staged, mean, outcome)
+        self._eager.arrived(mean, outcome.total_weight)
+        if staged.index > 0:
+            return None
+        slot = super()._stepped(staged, mean, outcome)
+        if slot is not None:
+            slot.tensors["early"].copy_(self._eager.part_of(staged))
+            slot.entries = ()
+        return slot
 
-    def _publish(self) -> Manifest:
-        manifest = self._state.manifest(
-            self._revision, {"round": self.round, "ledger": ledgers.to_json(self._ledger)}
-        )
-        self._state.publish(self._session.engine, manifest)
-        return manifest
+
+def _kind_of(error_feedback: Kind | bool) -> Kind | None:
+    """The rule of this name; True: plain EF. Raises MisuseError."""
+    if isinstance(error_feedback, bool):
+        return "ef" if error_feedback else None
+    one_of("error_feedback", error_feedback, KINDS)
+    return error_feedback

@@ -121,21 +121,21 @@ def test_what_diloco_refuses() -> None:
             atoll.DiLoCo(session, half.float(), sgd, sync_every=0)
         with pytest.raises(atoll.errors.MisuseError, match="make the method first"):
             session.batches(Points(), batch_size=1)
-        with pytest.raises(atoll.errors.MisuseError, match="did you mean 'round'"):
+        with pytest.raises(atoll.errors.MisuseError, match="did you mean 'round_s'"):
             session.report(rounds=3)
 
 
 def test_what_collectives_refuse() -> None:
     with atoll.join(ALONE) as session:
-        with pytest.raises(atoll.errors.TensorError, match=r"int64; only float32"):
-            session.all_reduce(torch.arange(4))
+        with pytest.raises(atoll.errors.TensorError, match=r"bool; reductions take float32"):
+            session.all_reduce(torch.ones(4, dtype=torch.bool))
         with pytest.raises(atoll.errors.TensorError, match=r"not contiguous; pass source\.contig"):
             session.all_reduce(torch.zeros(4, 4).t())
         with pytest.raises(atoll.errors.TensorError, match="a list, not a torch tensor"):
             session.all_reduce([1.0])  # type: ignore[arg-type]
         with pytest.raises(atoll.errors.MisuseError, match=r"channel -1 is not in \[0, 4096\)"):
             session.all_reduce(torch.zeros(4), channel=-1)
-        with pytest.raises(atoll.errors.TensorError, match="4 elements and target 5"):
+        with pytest.raises(atoll.errors.TensorError, match="4 elements, target 5"):
             session.all_reduce(torch.zeros(4), torch.zeros(5))
     with pytest.raises(atoll.errors.SessionClosed):
         session.all_reduce(torch.zeros(4))
@@ -146,6 +146,5 @@ def test_collectives_alone() -> None:
         assert (session.rank, session.size) == (0, 1)
         handle = session.all_reduce(torch.arange(5.0))
         handle.wait(10)
-        assert handle.target is not None
         assert handle.target.tolist() == [0, 1, 2, 3, 4]
         session.barrier()
