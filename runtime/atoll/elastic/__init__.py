@@ -1,0 +1,1 @@
+"""Elastic islands: data, pipeline and ZeRO parallelism whose bits no loss of a worker changes."""
