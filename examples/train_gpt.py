@@ -1,8 +1,9 @@
-"""Train a byte-level GPT on Python's standard library with DiLoCo.
+"""Train a byte-level GPT on Python's standard library with DiLoCo, or another method.
 
 Alone:                python examples/train_gpt.py
 As three islands:     atoll run --standalone --islands 3 examples/train_gpt.py
 One island more:      atoll run --join HOST:PORT examples/train_gpt.py
+Another method:       ... examples/train_gpt.py --method streaming
 """
 
 from __future__ import annotations
@@ -17,12 +18,24 @@ from torch.utils.data import default_collate
 
 import atoll
 
+METHODS = {
+    "diloco": ("DiLoCo", {}),
+    "diloco-int8": ("DiLoCo", {"codec": "int8"}),
+    "delayed": ("DiLoCo", {"overlap": "delayed"}),
+    "eager": ("DiLoCo", {"overlap": "eager"}),
+    "streaming": ("StreamingDiLoCo", {"overlap": 1, "codec": "fp4"}),
+    "noloco": ("NoLoCo", {}),
+    "sparseloco": ("SparseLoCo", {}),
+    "localsgd": ("LocalSGD", {}),
+}
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
+    add("--method", choices=METHODS, default="diloco", help="docs/methods.md says what each is")
     add("--rounds", type=int, default=100, help="outer steps to train for (100)")
     add("--sync-every", type=int, default=20, help="inner steps between two outer steps (20)")
     add("--batch-size", type=int, default=16, help="sequences in an island's batch (16)")
@@ -67,12 +80,15 @@ def main() -> None:
     )
 
     with atoll.join() as session:
-        outer = atoll.DiLoCo(
-            session, model, inner, sync_every=args.sync_every, outer_lr=0.7, outer_momentum=0.9
-        )
+        kind, options = METHODS[args.method]
+        if kind == "StreamingDiLoCo":
+            options = {**options, "fragments": min(4, args.layers)}
+        outer = getattr(atoll, kind)(session, model, inner, sync_every=args.sync_every, **options)
 
         def report_validation() -> None:
-            loss = evaluate(model, x_held_out, y_held_out)
+            # What counts are the outer parameters; overlapped methods' models hold others.
+            with outer.shared_weights():
+                loss = evaluate(model, x_held_out, y_held_out)
             session.report(validation_loss=loss)
             print(f"round {outer.round}: validation loss {loss:.3f}", flush=True)
 
@@ -88,10 +104,11 @@ def main() -> None:
             inner.zero_grad()
             outer.step(loss)
 
-            # Right after a round the model holds the outer parameters, which are what counts.
             due = outer.round % args.eval_every == 0 or outer.round == args.rounds
             if outer.just_synced and session.rank == 0 and due:
                 report_validation()
+        if args.method in ("streaming", "delayed", "eager") and session.rank == 0:
+            report_validation()  # with the exchange that was under way at the end
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""Three real replicas; one is killed in the middle of a step, a new one takes its place."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import replica_worker
+from harness import Coordinator
+
+WORKER = Path(replica_worker.__file__)
+PATIENCE_S = 60.0
+DIES_AT = 6
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""How a matrix product is split between threads shows in its bits."""
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(150)]
+
+
+def start(folder: Path, port: int, name: str, batch: str, die_at: int) -> subprocess.Popen[bytes]:
+    with (folder / f"{name}.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, str(WORKER), batch, str(die_at), str(folder / f"{name}.steps")],
+            stderr=log,
+            env={
+                **os.environ,
+                **ONE_THREAD,
+                "ATOLL_COORDINATOR": f"127.0.0.1:{port}",
+                "ATOLL_JOB": "reef",
+                "ATOLL_ISLAND": name,
+            },
+        )
+
+
+def steps(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / f"{name}.steps").read_text().splitlines()]
+
+
+def undisturbed(folder: Path, count: int) -> dict[int, str]:
+    """By step, what one replica alone holds: all micro-batches are its own."""
+    command = [sys.executable, str(WORKER), "fixed", "-1", str(folder / "alone.steps"), str(count)]
+    subprocess.run(command, check=True, timeout=PATIENCE_S, env={**os.environ, **ONE_THREAD})
+    return {line["step"]: line["held"] for line in steps(folder, "alone")}
+
+
+@pytest.mark.parametrize("batch", ["constant", "scaled", "fixed"])
+def test_one_is_killed_in_a_step_and_a_new_one_heals_live(tmp_path: Path, batch: str) -> None:
+    with Coordinator(min_islands=3) as coordinator:
+        names = ["a", "b", "c"]
+        running = {
+            name: start(tmp_path, coordinator.port, name, batch, DIES_AT if name == "c" else -1)
+            for name in names
+        }
+        try:
+            assert running["c"].wait(PATIENCE_S) == -9
+            running["d"] = start(tmp_path, coordinator.port, "d", batch, -1)
+            for name in ("a", "b", "d"):
+                assert running[name].wait(PATIENCE_S) == 0, (tmp_path / f"{name}.log").read_text()
+        finally:
+            for process in running.values():
+                process.kill()
+                process.wait()
+    a, b, c, d = (steps(tmp_path, name) for name in "abcd")
+    assert a == b  # also which steps were done again, and among how many
+    by_step = {line["step"]: line["held"] for line in a}
+    assert [line["step"] for line in c] == list(range(1, DIES_AT + 1))
+    assert all(by_step[line["step"]] == line["held"] for line in c + d)
+    # Nobody's step but the one in which it died: once again with fixed, otherwise not even that.
+    again = [line for line in a if not line["done"]]
+    assert all(line["slots"] == 2 for line in again[:1])
+    assert len(again) <= (2 if batch == "fixed" else 0)
+    assert [line["slots"] for line in a if line["done"]][:DIES_AT] == [3] * DIES_AT
+    assert a[-1]["slots"] == 3
+    assert len(d) >= replica_worker.AFTER
+    assert sorted(by_step) == list(range(1, a[-1]["step"] + 1))
+    if batch == "fixed":
+        assert by_step == undisturbed(tmp_path, a[-1]["step"])
