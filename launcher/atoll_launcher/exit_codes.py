@@ -7,6 +7,7 @@ USAGE = 2
 CANNOT_JOIN = 3
 BELOW_MINIMUM = 4
 WORKER_FAILED = 5
+DAMAGED = 6
 
 
 class LauncherError(Exception):

@@ -14,14 +14,30 @@ from atoll.config import describe
 from atoll.errors import AtollError, MisuseError
 from atoll_launcher import exit_codes
 from atoll_launcher.exit_codes import LauncherError
-from atoll_launcher.settings import AllSettings, RunSettings, load_settings, option_name
+from atoll_launcher.islands.elastic import with_workers
+from atoll_launcher.measure.commands import bench, plan
+from atoll_launcher.operating.commands import COMMANDS as ORDERS
+from atoll_launcher.operating.commands import place_of
+from atoll_launcher.remote.command import up
+from atoll_launcher.settings import (
+    AllSettings,
+    RunSettings,
+    load_settings,
+    option_name,
+    reached_at,
+)
+from atoll_launcher.storage.export_command import export
+from atoll_launcher.trust.commands import TLS, TOKEN_FILE, certs, token, token_of
+from atoll_launcher.watch.commands import COMMANDS as WATCHING
+from atoll_launcher.watch.commands import links
 
 HELP = describe(RunSettings)
 DEFAULTS = RunSettings()
 
 EPILOG = (
     "Exit codes: 0 done; 2 wrong usage; 3 the job cannot be joined; 4 too few islands are left; "
-    "5 a script failed; 130 and 143 stopped by Ctrl-C and SIGTERM."
+    "5 a script failed; 6 a checkpoint is damaged; 130 stopped by Ctrl-C; 143 after SIGTERM, the "
+    "islands were not gone in time."
 )
 
 
@@ -44,19 +60,43 @@ def cli() -> None:
 
 @cli.command(
     context_settings={"allow_interspersed_args": False},
-    options_metavar="(--standalone | --join HOST:PORT) [OPTIONS]",
+    options_metavar="(--standalone | --elastic | --join HOST:PORT[,HOST:PORT]) [OPTIONS]",
     epilog=EPILOG,
 )
 @click.option("--standalone", is_flag=True, help="Start a coordinator here, and islands with it.")
-@click.option("--join", metavar="HOST:PORT", help="Add islands to the job of this coordinator.")
+@click.option(
+    "--join",
+    metavar="HOST:PORT[,HOST:PORT]",
+    help="Add islands to the job of this coordinator, or of these, of which one leads.",
+)
+@click.option(
+    "--elastic", is_flag=True, help="One elastic island, standalone unless it joins one: --workers."
+)
+@click.option("--workers", type=int, metavar="N", help="Of the elastic island, on this machine.")
 @_option("islands", type=int, metavar="N")
+@_option("nproc_per_node", type=int, metavar="K", names=("--nproc_per_node",))
 @_option("min_islands", type=int, metavar="N")
 @_option("job", metavar="NAME")
 @_option("listen", metavar="HOST:PORT")
 @_option("max_restarts", type=int, metavar="N")
 @_option("threads", type=int, metavar="N")
-@_option("store", metavar="PATH|memory")
+@_option("store", metavar="memory|sqlite:PATH|etcd://HOST:PORT/PREFIX")
 @_option("metrics_port", type=int, metavar="BASE")
+@_option("authority", type=Path, metavar="DIR")
+@_option("insecure", is_flag=True)
+@click.option(
+    "--token",
+    metavar="TOKEN",
+    envvar="ATOLL_TOKEN",
+    help="Get a certificate with this first (atoll token). Lists of processes show it: rather set "
+    "ATOLL_TOKEN, or use --token-file.",
+)
+@TOKEN_FILE
+@click.option(
+    "--advertise",
+    metavar="HOST[,HOST]",
+    help="Where other islands can dial those of this machine: they listen on all its addresses.",
+)
 @_option("log_dir", type=Path, metavar="DIR")
 @_option("events", type=Path, metavar="FILE")
 @_option("quiet", is_flag=True, names=("-q",))
@@ -70,34 +110,47 @@ def run(
     standalone: bool,
     join: str | None,
     config: Path | None,
+    token: str | None,
+    token_file: str | None,
+    advertise: str | None,
+    elastic: bool,
+    workers: int | None,
     script: str,
     args: tuple[str, ...],
     **options: object,
 ) -> int:
     """Run SCRIPT with ARGS as islands on this machine, and keep them running."""
+    standalone = standalone or (elastic and join is None)
     if standalone == (join is not None):
         raise click.UsageError(
             "give either --standalone, to start a job, or --join HOST:PORT, to take part in one"
         )
+    token = token_of(token, token_file)
+    if token is not None and join is None:
+        raise click.UsageError("--token is for --join; a job that is started here has no operator")
     given = {key: value for key, value in options.items() if value is not None}
+    given = with_workers(given, elastic=elastic, workers=workers)
     if join is not None:
         _check_join(join, given)
     settings = load_settings(config, os.environ, given)
-    from atoll_launcher.run import RunRequest
-    from atoll_launcher.run import run as run_job
+    if advertise is not None:
+        os.environ.update(reached_at(advertise, settings.session.value.bind_host))
+        settings = load_settings(config, os.environ, given)
+    from atoll_launcher.islands.run import RunRequest
+    from atoll_launcher.islands.run import run as run_job
 
-    request = RunRequest(settings=settings, join=join, script=script, arguments=args)
+    request = RunRequest(settings=settings, join=join, script=script, arguments=args, token=token)
     return run_job(request)
 
 
 def _check_join(join: str, given: dict[str, object]) -> None:
-    from atoll.config import parse_address
+    from atoll.config import parse_addresses
 
     try:
-        parse_address(join)
+        parse_addresses(join)
     except ValueError as error:
         raise click.UsageError(f"--join {join}: {error}") from None
-    for key in ("listen", "min_islands", "store"):
+    for key in ("listen", "min_islands", "store", "authority"):
         if key in given:
             raise click.UsageError(
                 f"{option_name(key)} is for the coordinator, which a job to be joined has already; "
@@ -106,20 +159,90 @@ def _check_join(join: str, given: dict[str, object]) -> None:
 
 
 @cli.command()
-@click.argument("address", metavar="HOST:PORT")
+@click.option("--listen", metavar="HOST:PORT", default="127.0.0.1:7000", show_default=True)
+@click.option(
+    "--advertise", metavar="HOST:PORT", default="", help="Where peers find it, if elsewhere."
+)
+@click.option("--job", metavar="NAME", default="job", show_default=True, help="Name of the job.")
+@click.option(
+    "--min-islands",
+    type=int,
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Islands that begin the job.",
+)
+@click.option(
+    "--store",
+    metavar="STORE",
+    default="memory",
+    show_default=True,
+    help="memory, sqlite:PATH, or etcd://HOST:PORT[,HOST:PORT]/PREFIX; with etcd, several "
+    "coordinators of one job stand by for one another.",
+)
+@click.option("--metrics-port", type=int, metavar="PORT", help="Prometheus; 0: any port.")
+@click.option("--metrics-host", metavar="HOST", default="127.0.0.1", show_default=True)
+@click.option(
+    "--tls",
+    type=Path,
+    metavar="DIR",
+    help="Its certificate (atoll certs init); callers then need one of the job, too.",
+)
+@click.option(
+    "--authority", type=Path, metavar="DIR", help="The job's authority, to sign for join tokens."
+)
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Listen beyond this machine without certificates, on a network that you trust.",
+)
+def coordinator(**options: Any) -> int:
+    """Run a coordinator by itself, for islands that join it."""
+    from atoll.coordinator import serve
+
+    return serve(**options)
+
+
+@cli.command()
+@click.argument("address", metavar="[HOST:PORT[,HOST:PORT]]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
-def status(address: str, as_json: bool) -> int:
+@TLS
+def status(address: str | None, as_json: bool, tls: Path | None) -> int:
     """Show the islands, view, round and loss of a running job."""
-    from atoll.config import parse_address
+    place, own = place_of(address, tls)
+    from atoll_launcher.watch.status import show_status
 
-    try:
-        parse_address(address)
-    except ValueError as error:
-        raise click.UsageError(f"{address}: {error}") from None
-    from atoll_launcher.status import show_status
-
-    show_status(address, as_json=as_json)
+    show_status(place, as_json=as_json, identity=own)
     return exit_codes.OK
+
+
+@cli.group()
+def checkpoints() -> None:
+    """Look at a job's checkpoints."""
+
+
+def _url_argument(function: Callable[..., int]) -> Callable[..., int]:
+    """A folder or URL, and --json."""
+    function = click.option("--json", "as_json", is_flag=True, help="For programs.")(function)
+    return click.argument("url", metavar="URL")(function)
+
+
+@checkpoints.command("list")
+@_url_argument
+def checkpoints_list(url: str, as_json: bool) -> int:
+    """Show the checkpoints at URL, newest first, by their manifests."""
+    from atoll_launcher.storage.checkpoints import show
+
+    return show(url, verify=False, as_json=as_json)
+
+
+@checkpoints.command("verify", epilog="Exit code 6 when one is damaged.")
+@_url_argument
+def checkpoints_verify(url: str, as_json: bool) -> int:
+    """Read every checkpoint at URL and compare sizes and digests."""
+    from atoll_launcher.storage.checkpoints import show
+
+    return show(url, verify=True, as_json=as_json)
 
 
 @cli.command()
@@ -168,8 +291,14 @@ def _shown(value: object) -> str:
     return f'"{value}"' if isinstance(value, (str, Path)) else str(value)
 
 
+for command in (bench, plan, export, certs, token, up, *ORDERS, *WATCHING):
+    cli.add_command(command)
+bench.add_command(links)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code. Every error is one line on stderr."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # or it adds lines of its own
     try:
         code = cli.main(arguments, prog_name="atoll", standalone_mode=False)
         return code if isinstance(code, int) else exit_codes.OK

@@ -18,15 +18,21 @@ from atoll.config import (
     SessionSettings,
     load,
     parse_address,
+    parse_hosts,
     read_toml,
     setting,
     unknown_variables,
     variables,
 )
 from atoll.errors import ConfigError
+from atoll.trust.exposure import is_loopback
 
+TOKEN_VARIABLE = "ATOLL_TOKEN"
+"""What --token is in the environment, where no list of processes shows it."""
 # The launcher decides these for every island.
-SET_BY_LAUNCHER = frozenset({"coordinator", "job", "island", "metrics_port", "log_dir", "restart"})
+SET_BY_LAUNCHER = frozenset(
+    {"coordinator", "job", "island", "shard", "shards", "metrics_port", "log_dir", "restart"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +40,13 @@ class RunSettings:
     """Options of `atoll run` that may also stand in a file or in the environment."""
 
     islands: int = setting(1, "Islands to start on this machine.", minimum=1, maximum=1024)
+    nproc_per_node: int | None = setting(
+        None,
+        "Processes of each island, started and ended together; RANK, WORLD_SIZE, MASTER_ADDR and "
+        "so on are for a process group within the island, as torchrun sets them; not set: one.",
+        minimum=1,
+        maximum=256,
+    )
     min_islands: int | None = setting(
         None,
         "Islands that the job cannot go on without; not set: it starts with all of them, and goes "
@@ -60,10 +73,22 @@ class RunSettings:
     )
     threads: int | None = setting(
         None,
-        "OMP_NUM_THREADS of each island; not set: the cores divided by the islands.",
+        "OMP_NUM_THREADS of each process; not set: the cores divided by the processes.",
         minimum=1,
     )
-    store: str = setting("memory", "Where the coordinator keeps its state: memory, or a file.")
+    store: str = setting(
+        "memory",
+        "Where the coordinator keeps its state: memory, sqlite:PATH (or PATH), or "
+        "etcd://HOST:PORT[,HOST:PORT]/PREFIX.",
+    )
+    authority: Path | None = setting(  # noqa: RUF009 - not mutable
+        None,
+        "Folder of the job's authority (atoll certs init): the coordinator and all links ask for "
+        "certificates, and joiners get theirs for tokens.",
+    )
+    insecure: bool = setting(
+        False, "Listen beyond this machine without certificates, on a network that you trust."
+    )
     events: Path | None = setting(  # noqa: RUF009 - not mutable
         None, "File for what happens, one JSON object a line."
     )
@@ -101,7 +126,7 @@ def load_settings(
     )
     session = load(SessionSettings, toml=session_table, env=env)
     from_file = {} if session_table is None else session_table.values
-    known = [*variables(RunSettings), *variables(SessionSettings)]
+    known = [*variables(RunSettings), *variables(SessionSettings), TOKEN_VARIABLE]
     return AllSettings(
         run=run,
         session=session,
@@ -114,6 +139,19 @@ def load_settings(
     )
 
 
+def reached_at(advertise: str, bind_host: str) -> dict[str, str]:
+    """What --advertise means to the islands, as environment variables. `bind_host`: on what they
+    would listen without it. Raises ConfigError."""
+    try:
+        hosts = parse_hosts(advertise)
+    except ValueError as error:
+        raise ConfigError(f"--advertise {advertise!r}: {error}") from None
+    found = {"ATOLL_ADVERTISE_HOST": advertise}
+    if is_loopback(bind_host) and not all(is_loopback(host) for host in hosts):
+        found["ATOLL_BIND_HOST"] = "::" if any(":" in host for host in hosts) else "0.0.0.0"
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IslandPlan:
     """What one island is started with, apart from the attempt number."""
@@ -124,20 +162,38 @@ class IslandPlan:
     metrics_port: int
     log_dir: Path
     threads: int
+    shards: int | None = None
+    """Processes; None: one that is told of no others."""
+
+    @property
+    def count(self) -> int:
+        """Its processes."""
+        return self.shards or 1
+
+    def label(self, shard: int) -> str:
+        """What a process's lines and its log are called by."""
+        return self.name if self.count == 1 else f"{self.name}.{shard}"
 
 
 def island_environment(
-    plan: IslandPlan, attempt: int, env: Mapping[str, str], session_variables: Mapping[str, str]
+    plan: IslandPlan,
+    attempt: int,
+    env: Mapping[str, str],
+    session_variables: Mapping[str, str],
+    *,
+    shard: int = 0,
+    master_port: int = 0,
 ) -> dict[str, str]:
-    """Return an island's environment, made from the launcher's own.
+    """Return the environment of one process of an island, made from the launcher's own.
 
     The launcher's settings stay with it: an island must not warn of variables that it cannot know.
+    master_port: where the island's process group meets.
     """
     mine = set(variables(RunSettings)) - set(variables(SessionSettings))
     kept = {
         name: value
         for name, value in env.items()
-        if name not in mine and name != "GRPC_ENABLE_FORK_SUPPORT"
+        if name not in mine and name not in ("GRPC_ENABLE_FORK_SUPPORT", TOKEN_VARIABLE)
     }
     return {
         **session_variables,
@@ -145,9 +201,24 @@ def island_environment(
         "ATOLL_COORDINATOR": plan.coordinator,
         "ATOLL_JOB": plan.job,
         "ATOLL_ISLAND": plan.name,
-        "ATOLL_METRICS_PORT": str(plan.metrics_port),
+        "ATOLL_METRICS_PORT": str(plan.metrics_port + (shard if plan.metrics_port > 0 else 0)),
         "ATOLL_LOG_DIR": str(plan.log_dir),
         "ATOLL_RESTART": str(attempt),
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(plan.threads),
+        **_group_variables(plan, shard, master_port),
+    }
+
+
+def _group_variables(plan: IslandPlan, shard: int, master_port: int) -> dict[str, str]:
+    """What torch.distributed.init_process_group reads, for the processes of one island."""
+    shards = {"ATOLL_SHARD": str(shard), "ATOLL_SHARDS": str(plan.shards)} if plan.shards else {}
+    return {
+        **shards,
+        "RANK": str(shard),
+        "LOCAL_RANK": str(shard),
+        "WORLD_SIZE": str(plan.count),
+        "LOCAL_WORLD_SIZE": str(plan.count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(master_port),
     }

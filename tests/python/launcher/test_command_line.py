@@ -13,10 +13,11 @@ import pytest
 from fake_coordinator import FakeCoordinator
 
 from atoll.pb import control_pb2 as pb
+from atoll_launcher.islands.preflight import job_name, make_log_dir
+from atoll_launcher.islands.run import joining_names
 from atoll_launcher.main import main
-from atoll_launcher.preflight import job_name, make_log_dir
-from atoll_launcher.run import joining_names
 from atoll_launcher.settings import load_settings
+from ports import free_port
 
 
 def run_main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -100,12 +101,6 @@ def test_fork_support_of_grpc_is_refused(
     assert "unset GRPC_ENABLE_FORK_SUPPORT" in err
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.mark.parametrize("command", [["status"], ["run", "--join"]])
 def test_a_coordinator_that_is_not_there(
     command: list[str], script: str, capsys: pytest.CaptureFixture[str]
@@ -114,8 +109,9 @@ def test_a_coordinator_that_is_not_there(
     rest = [script] if "run" in command else []
     code, _, err = run_main(capsys, *command, address, *rest)
     assert code == 3
-    assert err.startswith(f"atoll: no coordinator at {address}: check the address")
-    assert err.count("\n") == 1
+    *findings, last = err.splitlines()
+    assert last.startswith(f"atoll: no coordinator at {address}: check the address")
+    assert len(findings) == (2 if "run" in command else 0)  # of the doctor, and what to do
 
 
 def test_a_server_that_is_no_coordinator(capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,6 +150,32 @@ def test_status_as_table_and_as_json(
     status = json.loads(out)
     assert (code, status["epoch"], status["loss"]) == (0, 2, None)
     assert status["peers"][0]["report"]["round"] == 7
+
+
+def test_status_shows_an_island_of_several_shards_once(
+    coordinator: FakeCoordinator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shard(number: int, island: int, state: str) -> pb.PeerStatus:
+        ident = bytes([number]) * 16
+        info = pb.PeerInfo(id=ident, island=f"island-{island}", order=number, shard=number % 2)
+        report = pb.Report(round=7, tokens_per_s=500, phase="training", metrics_port=9000 + number)
+        return pb.PeerStatus(info=info, state=state, report=report)
+
+    peers = [shard(0, 0, "member"), shard(1, 0, "member"), shard(2, 1, "registered")]
+    members = [peer.info.id for peer in peers[:2]]
+    coordinator.status.MergeFrom(
+        pb.StatusReply(epoch=2, round=7, shards=2, members=members, peers=peers)
+    )
+    code, out, err = run_main(capsys, "status", coordinator.address)
+    assert (code, err) == (0, "")
+    assert "island-0     0  training (2 of 2 shards)        7" in out
+    assert ":9000 :9001" in out
+    assert "island-1     -  registered (1 of 2 shards)" in out
+    _, out, _ = run_main(capsys, "status", coordinator.address, "--json")
+    assert json.loads(out)["islands"] == [
+        {"island": "island-0", "rank": 0, "shards": {"0": "member", "1": "member"}},
+        {"island": "island-1", "rank": None, "shards": {"0": "registered"}},
+    ]
 
 
 def test_config_show_prints_origins(

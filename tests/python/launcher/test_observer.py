@@ -7,14 +7,17 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Launch
 from fake_coordinator import FakeCoordinator
 
 from atoll.pb import control_pb2 as pb
-from atoll_launcher.observer import departure_name, fetch_history, job_event
+from atoll_launcher.islands.job import metrics_url
+from atoll_launcher.watch.observer import departure_name, fetch_history, job_event
+from atoll_launcher.watch.plain import plain_line
+from conftest import Launch
 
 
 def peer(number: int, **report: Any) -> pb.PeerStatus:
@@ -41,6 +44,28 @@ def test_a_round_is_completed_by_the_members_reports() -> None:
         "sync_s": pytest.approx(0.2),
         "sent_bytes": 40,
     }
+
+
+def test_what_members_report_now_is_not_told_of_rounds_long_past() -> None:
+    status = pb.StatusReply(epoch=4, round=9, peers=[peer(0, round=9, tokens_per_s=100)])
+    status.members.append(status.peers[0].info.id)
+    past = job_event(pb.JobEvent(kind="round", round=6, loss=2.0, epoch=3), status)
+    assert past is not None
+    assert dict(past.fields) == {"epoch": 3, "round": 6, "loss": 2.0}
+    assert plain_line(past) == "round 6  loss 2.000  view 3"
+    recent = job_event(pb.JobEvent(kind="round", round=7, loss=2.0, epoch=4), status)
+    assert recent is not None
+    assert recent.fields["tokens_per_s"] == 100.0
+
+
+def test_where_metrics_are_is_said_as_they_are_served() -> None:
+    one = peer(1, metrics_port=9000)
+    one.info.endpoints.add(host="10.0.0.7", port=5000)
+    assert metrics_url(one, secure=True) == "https://10.0.0.7:9000/metrics"
+    # Without certificates on loopback alone, whatever else listens elsewhere.
+    assert metrics_url(one, secure=False) == "http://127.0.0.1:9000/metrics"
+    one.info.endpoints[0].host = "127.0.0.1"
+    assert metrics_url(one, secure=True) == "http://127.0.0.1:9000/metrics"
 
 
 def test_departures_have_the_names_of_the_closed_list() -> None:
@@ -102,6 +127,40 @@ def test_a_coordinator_that_goes_away_is_no_reason_to_stop(
     assert "does not answer; the islands go on" in launcher.wait_for("note")["message"]
     launcher.process.send_signal(signal.SIGINT)
     assert launcher.end()[0] == 130
+
+
+@pytest.mark.processes
+def test_who_joined_is_known_though_the_coordinator_died_before_it_said_so(
+    launch: Launch, coordinator: FakeCoordinator, script: Callable[[str], str], tmp_path: Path
+) -> None:
+    """An island that was started again is ended with the job unless it has joined."""
+    coordinator.status.epoch = 1
+    path = script(
+        "import os, signal, time\n"
+        "me, again = os.environ['ATOLL_ISLAND'], os.environ['ATOLL_RESTART'] != '0'\n"
+        "if me == 'island-2' and not again: signal.pause()\n"
+        "while not os.path.exists(me): time.sleep(0.01)\n"
+    )
+    launcher = launch("run", "--join", coordinator.address, "--islands", "2", path)
+    first = launcher.wait_for("started", island="island-2")["pid"]
+    coordinator.status.peers.extend([peer(1), peer(2)])
+    coordinator.status.members.extend([bytes([1]) * 16, bytes([2]) * 16])
+    coordinator.say(kind="joined", island="island-1", epoch=2)
+    coordinator.say(kind="joined", island="island-2", epoch=2)
+    launcher.wait_for("joined", island="island-2")
+    os.kill(first, signal.SIGKILL)
+    launcher.wait_for("started", island="island-2", attempt=1)
+    # Its second life has another id; nobody says that it joined.
+    coordinator.status.peers[1].info.id = bytes([7]) * 16
+    coordinator.status.members[1] = bytes([7]) * 16
+    coordinator.status.peers[1].report.round = 3
+    launcher.wait_for("report", island="island-2")
+    (tmp_path / "island-1").touch()
+    launcher.wait_for("exited", island="island-1", code=0)
+    (tmp_path / "island-2").touch()
+    ended = launcher.wait_for("exited", island="island-2")
+    assert (ended["code"], ended["signal"]) == (0, 0)
+    assert launcher.end()[0] == 0
 
 
 @pytest.mark.processes

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import DEADLINE_S, Launch, processes_with, wait_for_death
 from fake_coordinator import FakeCoordinator
 
-from atoll_launcher.supervisor import KILL_AFTER_S
+from atoll_launcher.islands.supervisor import KILL_AFTER_S
+from conftest import DEADLINE_S, Launch, processes_with, wait_for_death
 
 pytestmark = pytest.mark.processes
 
@@ -83,6 +83,21 @@ def test_islands_get_their_environment_and_arguments(
         }
 
 
+def test_an_island_of_one_finds_what_torchrun_would_set(
+    launch: Launch, coordinator: FakeCoordinator, script: Script
+) -> None:
+    path = script(
+        "import os\n"
+        "names = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR')\n"
+        "print(*(os.environ[name] for name in names), int(os.environ['MASTER_PORT']) > 0)\n"
+    )
+    # Of a batch system's, which mean something else.
+    environment = {**os.environ, "RANK": "7", "WORLD_SIZE": "64"}
+    launcher = launch("run", "--join", coordinator.address, path, env=environment)
+    _, out, _ = launcher.end()
+    assert "| 0 0 1 1 127.0.0.1 True\n" in out
+
+
 def test_what_dies_starts_again(
     launch: Launch, coordinator: FakeCoordinator, script: Script
 ) -> None:
@@ -141,7 +156,7 @@ def test_a_failing_script_is_given_up_and_makes_exit_code_5(
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 129)]
 )
 def test_stop_signals_end_everything(
     number: signal.Signals,

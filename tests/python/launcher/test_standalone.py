@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from conftest import Launch
+from ports import free_port
 
 pytestmark = pytest.mark.processes
 
@@ -61,12 +62,11 @@ def test_another_shell_sees_and_joins_the_job(
     assert guest.end()[0] == 130
     assert host.process.poll() is None, "a guest that stops must not stop the job"
     host.process.send_signal(signal.SIGTERM)
-    assert host.end()[0] == 143
+    assert host.end()[0] == 0
 
 
 def test_a_chosen_port_and_store(launch: Launch, script: Script, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     store = tmp_path / "job.sqlite"
     launcher = launch(
         "run", "--standalone", "--listen", f"127.0.0.1:{port}", "--store", str(store), script("")
@@ -107,16 +107,19 @@ def test_a_proxy_of_the_environment_is_not_asked(launch: Launch, script: Script)
     launcher.wait_for("started")
     launcher.process.send_signal(signal.SIGTERM)
     code, out, _ = launcher.end()
-    assert code == 143
+    assert code == 0
     assert "does not answer" not in out
 
 
-# Ends when an island that was started again has taken part: the sum is then at least one.
+# Ends when an island that was started again has taken part: the sum is then at least one. It
+# joins when somebody opens the pipe.
 TRAINS = """
 import os, threading
 import torch, atoll
 
 again = float(os.environ["ATOLL_RESTART"] != "0")
+if again:
+    open("again").close()
 pace = threading.Event()
 with atoll.join() as session:
     round_, total = 0, torch.zeros(1)
@@ -132,18 +135,20 @@ with atoll.join() as session:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_an_island_is_killed_and_comes_back(launch: Launch, script: Script) -> None:
+def test_an_island_is_killed_and_comes_back(launch: Launch, script: Script, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "again")
     launcher = launch("run", "--standalone", "--islands=2", script(TRAINS))
     victim = launcher.wait_for("started", island="island-1")["pid"]
-    assert launcher.wait_for("view", epoch=1)["members"]
     launcher.wait_for("joined", island="island-1")
-    assert launcher.wait_for("round")["islands"] == 2
+    launcher.wait_for("round", islands=2)
     os.kill(victim, signal.SIGKILL)
     launcher.wait_for("exited", island="island-1", signal=signal.SIGKILL)
     left = launcher.wait_for("left", island="island-1")
     assert (left["reason"], left.get("signal")) == ("crashed", signal.SIGKILL), left
-    assert launcher.wait_for("view", epoch=2)["members"] == ["island-0"]
-    assert launcher.wait_for("round")["islands"] == 1
+    # Not of a certain number: there was a view with what was measured of the links, or not yet.
+    launcher.wait_for("view", members=["island-0"])
+    launcher.wait_for("round", islands=1)
+    (tmp_path / "again").open("w").close()
     launcher.wait_for("joined", island="island-1")
     code, _, err = launcher.end()
     assert (code, err) == (0, "")

@@ -7,21 +7,24 @@ import signal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll_launcher import supervisor as sv
-from atoll_launcher.supervisor import (
+from atoll_launcher.islands import supervisor as sv
+from atoll_launcher.islands.supervisor import Supervisor
+from atoll_launcher.islands.supervisor_events import (
     Begin,
     ChildExited,
+    Event,
     Finish,
     GaveUp,
     JobStopped,
     Joined,
     Kill,
+    LeaveRequested,
     NoticeStop,
     OthersPresent,
+    PutOut,
     Restarting,
     Start,
     StopRequested,
-    Supervisor,
     Terminate,
     Tick,
     Waiting,
@@ -309,13 +312,13 @@ steps = st.one_of(
 
 @given(st.lists(steps, max_size=40), st.integers(0, 3), st.integers(1, 3))
 def test_whatever_happens_it_ends_with_no_process_left(
-    events: list[sv.Event], max_restarts: int, floor: int
+    events: list[Event], max_restarts: int, floor: int
 ) -> None:
     """Only what runs may exit; after a stop with exits for all that runs, Finish comes once."""
     machine = Supervisor(NAMES, max_restarts=max_restarts, floor=floor)
     now, running, finishes = 0.0, set[str](), 0
 
-    def feed(event: sv.Event) -> None:
+    def feed(event: Event) -> None:
         nonlocal finishes
         if isinstance(event, ChildExited):
             running.discard(event.island)
@@ -342,3 +345,102 @@ def test_whatever_happens_it_ends_with_no_process_left(
         feed(killed(name))
     assert finishes == 1
     assert machine.deadline_s() is None
+
+
+# --- leaving --------------------------------------------------------------------------------------
+
+
+def test_an_island_that_was_drained_is_not_missed() -> None:
+    machine = begun()
+    assert machine.handle(ChildExited(island="a", code=0, left="it was drained"), 10.0) == [
+        GaveUp(island="a", reason="it was drained")
+    ]
+    # The job goes on: who crashes now is started again.
+    assert machine.handle(killed("b"), 11.0) == [Restarting(island="b", attempt=1, wait_s=1.0)]
+    machine.handle(Tick(), 12.0)
+    machine.handle(Joined(island="b"), 13.0)
+    machine.handle(ChildExited(island="b", code=0), 20.0)
+    assert machine.handle(ChildExited(island="c", code=0), 20.0) == [
+        Finish(code=0, message="2 of 3 islands finished, 1 left when asked to")
+    ]
+
+
+def test_an_island_that_was_put_out_is_ended_for_good() -> None:
+    machine = begun()
+    assert machine.handle(PutOut(island="a", why="it was killed"), 10.0) == [Kill(island="a")]
+    gone = GaveUp(island="a", reason="it was killed")
+    assert machine.handle(killed("a"), 10.1) == [gone]
+    # Its process may be quicker to end than the news is to come.
+    machine.handle(ChildExited(island="b", code=1), 11.0)
+    assert machine.handle(PutOut(island="b", why="it was killed"), 11.1) == [
+        GaveUp(island="b", reason="it was killed")
+    ]
+    assert machine.deadline_s() is None
+
+
+def test_leaving_politely_ends_well_whatever_the_scripts_return() -> None:
+    machine = begun()
+    actions = machine.handle(LeaveRequested(within_s=30.0), 10.0)
+    assert [a.island for a in actions if isinstance(a, Terminate)] == NAMES
+    assert not [a for a in actions if isinstance(a, NoticeStop)], "others are to go on"
+    assert machine.deadline_s() == 40.0
+    machine.handle(ChildExited(island="a", code=0), 11.0)
+    machine.handle(ChildExited(island="b", code=1), 12.0)
+    assert machine.handle(ChildExited(island="c", code=0, signal=signal.SIGTERM), 12.0) == [
+        Finish(code=0, message="left politely")
+    ]
+
+
+def test_leaving_has_an_end_and_a_second_request_does_not_wait_for_it() -> None:
+    machine = begun()
+    machine.handle(LeaveRequested(within_s=30.0), 10.0)
+    assert machine.handle(Tick(), 40.0) == [Kill(island=name) for name in NAMES]
+    for name in NAMES[:2]:
+        machine.handle(killed(name), 40.0)
+    (end,) = machine.handle(killed("c"), 40.0)
+    assert isinstance(end, Finish)
+    assert end.code == 143
+
+    machine = begun()
+    machine.handle(LeaveRequested(within_s=30.0), 10.0)
+    assert machine.handle(StopRequested(exit_code=130), 12.0) == [Kill(island=n) for n in NAMES]
+    for name in NAMES[:2]:
+        machine.handle(killed(name), 12.0)
+    assert machine.handle(killed("c"), 12.0) == [Finish(code=130, message="stopped while leaving")]
+
+
+REVOKED = PutOut(island="b", why="it was revoked", is_refused=True)
+
+
+def test_who_may_not_come_back_is_not_started_again_and_the_exit_code_says_so() -> None:
+    machine = begun(floor=0)
+    said = ChildExited(island="b", code=3, error="revoked", refused="revoked: ask for a token")
+    assert machine.handle(said, 10.0) == [GaveUp(island="b", reason="revoked: ask for a token")]
+    machine.handle(ChildExited(island="a", code=0), 60.0)
+    assert machine.handle(ChildExited(island="c", code=0), 60.0) == [
+        Finish(code=3, message="b may not come back: revoked: ask for a token")
+    ]
+
+
+def test_who_is_refused_has_a_moment_to_say_so_itself() -> None:
+    machine = begun(floor=0)
+    assert machine.handle(REVOKED, 10.0) == []
+    assert machine.deadline_s() == 10.0 + sv.KILL_AFTER_S
+    assert machine.handle(Tick(), 11.0) == []
+    assert machine.handle(Tick(), 10.0 + sv.KILL_AFTER_S) == [Kill(island="b")]
+    assert machine.deadline_s() is None
+    assert machine.handle(killed("b"), 13.0) == [GaveUp(island="b", reason="it was revoked")]
+
+
+def test_who_was_quicker_to_end_than_the_news_of_its_refusal_is_not_started_again() -> None:
+    machine = begun(floor=0)
+    assert isinstance(machine.handle(ChildExited(island="b", code=1), 10.0)[0], Restarting)
+    assert machine.handle(REVOKED, 10.5) == [GaveUp(island="b", reason="it was revoked")]
+    assert machine.deadline_s() is None
+
+
+def test_a_refused_island_counts_among_those_that_are_missing() -> None:
+    machine = begun(floor=3)
+    machine.handle(REVOKED, 10.0)
+    actions = machine.handle(ChildExited(island="b", code=3, refused="revoked"), 11.0)
+    assert NoticeStop(message="2 islands are left, and the job needs 3") in actions

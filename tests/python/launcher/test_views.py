@@ -6,17 +6,15 @@ import io
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from atoll_launcher.dashboard import LINES_KEPT, Dashboard, Row, advance, with_line
-from atoll_launcher.events import Event, EventsFile, Kind, Value, to_json
-from atoll_launcher.exit_codes import LauncherError
-from atoll_launcher.live import clock, render, sparkline
-from atoll_launcher.plain import plain_line, printable, scaled, scaled_bytes
-from atoll_launcher.traces import Folder, error_line, traceback_lines
+from atoll_launcher.islands.traces import Folder, error_line, traceback_lines
+from atoll_launcher.watch.dashboard import LINES_KEPT, Dashboard, Row, advance, with_line
+from atoll_launcher.watch.events import Event, Kind, Value, to_json
+from atoll_launcher.watch.live import clock, render, sparkline
+from atoll_launcher.watch.plain import plain_line, printable, scaled, scaled_bytes
 
 
 def event(kind: Kind, island: str = "", **fields: Value) -> Event:
@@ -104,6 +102,19 @@ def drawn(state: Dashboard, width: int) -> str:
     return "".join(line.rstrip() + "\n" for line in console.file.getvalue().splitlines())
 
 
+def test_a_job_with_certificates_is_joined_with_a_token() -> None:
+    named = {"address": "a.example:7000", "job": "gpt", "log_dir": "/logs", "secure": True}
+    assert plain_line(event(Kind.LISTENING, **named, authority="certs")) == (
+        "job gpt, join it with a token: atoll token --dir certs --enroll a.example:7000; then on "
+        "the joining machine: ATOLL_TOKEN=TOKEN atoll run --join a.example:7000 [--advertise "
+        "ADDRESS, if others can dial it there] SCRIPT (logs in /logs)"
+    )
+    # Who has joined it makes no tokens.
+    assert (
+        plain_line(event(Kind.LISTENING, **named)) == "job gpt, at a.example:7000 (logs in /logs)"
+    )
+
+
 def test_the_live_view_of_a_story() -> None:
     state = Dashboard(job="gpt", started_at_s=1000.0)
     for told, _ in STORY:
@@ -174,18 +185,6 @@ def test_json_has_time_kind_island_and_null_for_unknown() -> None:
     assert "island" not in json.loads(to_json(event(Kind.FINISHED, code=0, message="")))
 
 
-def test_the_events_file_is_written_line_by_line(tmp_path: Path) -> None:
-    file = EventsFile(tmp_path / "new" / "events.jsonl")
-    file.write(event(Kind.FINISHED, code=0))
-    assert (tmp_path / "new" / "events.jsonl").read_text().endswith('"code": 0}\n')
-    file.close()
-
-
-def test_an_events_file_that_cannot_be_written_says_so(tmp_path: Path) -> None:
-    with pytest.raises(LauncherError, match="choose another file with --events"):
-        EventsFile(tmp_path)
-
-
 # --- tracebacks -----------------------------------------------------------------------------------
 
 TRACE = [
@@ -221,3 +220,30 @@ def test_a_traceback_that_was_cut_off_is_shown_at_the_end() -> None:
     assert [folder.feed("a", line) for line in TRACE[:2]] == [[], []]
     assert folder.flush("a") == TRACE[:2]
     assert folder.flush("a") == []
+
+
+def test_lines_about_checkpoints() -> None:
+    message = {"message": "round 3: no checkpoint"}
+    assert plain_line(event(Kind.CHECKPOINT_FAILED, "island-0", **message)) == (
+        "island-0: CHECKPOINT: round 3: no checkpoint"
+    )
+    assert plain_line(event(Kind.RESTORED, "island-0", message="restored round 3")) == (
+        "island-0: restored round 3"
+    )
+
+
+def test_an_elastic_island_is_shown_as_it_is_now() -> None:
+    state = Dashboard(job="gpt", started_at_s=1000.0)
+    for kind, message in (
+        (Kind.LAYOUT, "2 stages: layers 0-2 on 2 (2+2 micro-batches)"),
+        (Kind.THROUGHPUT, "12000 tokens/s with 4 workers"),
+        (Kind.LAYOUT, "2 stages: layers 0-1 on 1 (4 micro-batches)"),
+        (Kind.RECOVERY, "88 ms (agree 30, state 3, verify 4, redo 51)"),
+        (Kind.THROUGHPUT, "8000 tokens/s with 3 workers, 12000 before"),
+    ):
+        state = advance(state, event(kind, "island-0", message=message))
+    head = [line.strip("│ ") for line in drawn(replace(state, lines=()), 100).splitlines()]
+    assert "layout 2 stages: layers 0-1 on 1 (4 micro-batches)" in head
+    assert "recovery 88 ms (agree 30, state 3, verify 4, redo 51)" in head
+    assert "throughput 8000 tokens/s with 3 workers, 12000 before" in head
+    assert not any("layers 0-2" in line for line in head)

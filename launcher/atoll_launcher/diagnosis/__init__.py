@@ -1,0 +1,1 @@
+"""`atoll doctor`: what is wrong on the way to a job."""

@@ -1,0 +1,1 @@
+"""`atoll chaos`: faults in one's own job."""

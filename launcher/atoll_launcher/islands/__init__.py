@@ -1,0 +1,1 @@
+"""The islands of this machine: started, supervised, and what a job needs around them."""

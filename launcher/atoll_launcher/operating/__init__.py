@@ -1,0 +1,1 @@
+"""What an operator asks of one island: drain, kill, revoke, logs."""

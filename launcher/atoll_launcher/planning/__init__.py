@@ -1,0 +1,1 @@
+"""`atoll plan`: how fast they would."""

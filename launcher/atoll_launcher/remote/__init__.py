@@ -1,0 +1,1 @@
+"""`atoll up`: a whole job over ssh."""

@@ -1,0 +1,1 @@
+"""A job's checkpoints, looked at and exported."""

@@ -1,0 +1,1 @@
+"""What a running job tells, shown: events, status, top, links."""
