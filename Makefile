@@ -1,4 +1,5 @@
-# Everything runs in .venv/ of this checkout and needs only Python 3.11+, a C++20 compiler and make.
+# Everything runs in .venv/ of this checkout and needs only Python 3.11+, a C++20 compiler,
+# OpenSSL's headers and make.
 # Set-up is remembered in stamp files named after a hash of what they depend on, so that a second
 # call does no set-up again, whatever git did to the files' times.
 
@@ -13,6 +14,8 @@ JOBS ?= $(shell nproc)
 TORCH ?= torch==2.13.0
 # Warnings fail the native build; `make test-native WERROR=OFF` for compilers not tried yet.
 WERROR ?= ON
+# Python tests at a time: they wait more than they compute. TEST_JOBS=0: one after another.
+TEST_JOBS ?= 3
 PYTEST_ARGS ?=
 CTEST_ARGS ?=
 
@@ -29,7 +32,7 @@ packages := $(wildcard runtime/*/__init__.py launcher/*/__init__.py)
 deps_stamp := $(STAMPS)/dependencies-$(call hash,pyproject.toml)
 package_stamp := $(STAMPS)/package-$(shell { printf '%s\n' $(packages); } | sha256sum | cut -c1-8)-$(call hash,pyproject.toml CMakeLists.txt $(core_sources))
 
-.PHONY: bench kills help install demo test test-native test-python test-sanitize lint proto clean gtest
+.PHONY: docs bench-peers bench-backend bench-ddp bench-scale bench-elastic test-elastic test-page test-trainers wan bench bench-recovery kills soak help install demo test test-native test-python test-sanitize lint proto clean gtest openssl etcd prometheus
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -69,10 +72,20 @@ print(*wanted, *extras["test"], *extras["demo"], "cmake>=3.24", "ninja", sep="\n
 endef
 export LIST_REQUIREMENTS
 
-$(package_stamp): $(deps_stamp)
+$(package_stamp): $(deps_stamp) | openssl
 	@echo "==> building and installing atoll (editable)"
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@rm -f $(STAMPS)/package-* && touch $@
+
+openssl:
+	@if ! echo '#include <openssl/ssl.h>' | $(CXX) -E -x c++ - >/dev/null 2>&1; then \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        echo "==> installing OpenSSL's headers (libssl-dev)"; \
+	        export DEBIAN_FRONTEND=noninteractive; \
+	        apt-get update -qq && apt-get install -y -qq libssl-dev >/dev/null; \
+	    else \
+	        echo "error: the core needs OpenSSL's headers; on Debian: apt-get install libssl-dev" >&2; \
+	        exit 1; fi; fi
 
 gtest:
 	@if ! echo '#include <gtest/gtest.h>' | $(CXX) -E -x c++ - >/dev/null 2>&1; then \
@@ -84,21 +97,106 @@ gtest:
 	        echo "error: the native tests need GoogleTest; on Debian: apt-get install libgtest-dev" >&2; \
 	        exit 1; fi; fi
 
+# Only some tests need it, and they say so when they are left out.
+etcd:
+	@if ! command -v etcd >/dev/null; then \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        echo "==> installing etcd (etcd-server)"; \
+	        export DEBIAN_FRONTEND=noninteractive; \
+	        { apt-get update -qq && apt-get install -y -qq etcd-server >/dev/null; } || \
+	            echo "warning: etcd cannot be installed; tests of high availability are left out" >&2; \
+	    else \
+	        echo "warning: tests of high availability need etcd; on Debian: apt-get install etcd-server" >&2; \
+	    fi; fi
+
+prometheus:
+	@if ! command -v prometheus >/dev/null; then \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        echo "==> installing Prometheus (prometheus)"; \
+	        export DEBIAN_FRONTEND=noninteractive; \
+	        { apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus >/dev/null; } || \
+	            echo "warning: Prometheus cannot be installed; tests of dashboards and alerts are left out" >&2; \
+	    else \
+	        echo "warning: tests of dashboards and alerts need Prometheus; on Debian: apt-get install prometheus" >&2; \
+	    fi; fi
+
 # ---- use -----------------------------------------------------------------------------------------
 
 demo: install  ## run examples/demo.py
 	@$(BIN)/python examples/demo.py
 
-bench: install  ## all-reduce beside gloo's, side by side
-	@$(BIN)/python bench/python/allreduce.py
+bench: install build-bench/floor  ## all-reduce beside gloo's and the kernel's (BENCH_ARGS="--members 2 --sizes 1MiB")
+	@$(BIN)/python bench/python/allreduce.py $(BENCH_ARGS)
+
+build-bench/floor: bench/native/floor.cpp CMakeLists.txt | $(deps_stamp)
+	@echo "==> building the native benchmarks"
+	@$(call build_in,build-bench,-DATOLL_BENCH=ON)
+
+bench-recovery: install  ## how long others wait when one dies or joins (RECOVERY_ARGS="--members 3 --sizes 1MiB")
+	@$(BIN)/python bench/python/recovery.py $(RECOVERY_ARGS)
+
+bench-backend: install  ## the backend of torch.distributed beside gloo (BACKEND_ARGS="--members 2 --sizes 1MiB")
+	@$(BIN)/python bench/python/backend.py $(BACKEND_ARGS)
+
+bench-uplinks: install  ## how much faster several narrow donors are than one; needs root (UPLINKS_ARGS="--mib 48")
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/python/state/uplinks.py $(UPLINKS_ARGS)
+
+bench-ddp: install  ## what a step of fault-tolerant data parallelism costs beside a plain one (DDP_ARGS="--replicas 3")
+	@$(BIN)/python bench/python/ddp_step.py $(DDP_ARGS)
+
+PEERS := .venv-peers
+peers_stamp := $(PEERS)/.torchft-0.2.0-hivemind-1.1.12
+
+# An environment of their own: their releases of protobuf and grpcio are not ours. The same torch.
+$(peers_stamp): | $(package_stamp)
+	@echo "==> installing torchft 0.2.0 and hivemind 1.1.12 into $(PEERS)"
+	@$(BIN)/python -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check -qq install \
+	    'torch=='$$($(BIN)/python -c 'import torch; print(torch.__version__.split("+")[0])') \
+	    numpy torchft==0.2.0 hivemind==1.1.12
+	@touch $@
+
+bench-peers: install $(peers_stamp)  ## recovery beside TorchFT's, averaging beside hivemind's (PEERS_ARGS="--cases kill --events 10")
+	@$(BIN)/python bench/python/peers/compare.py $(PEERS_ARGS)
+
+bench-elastic: install  ## how long an elastic island's workers wait when one is killed (ELASTIC_ARGS="--kills 50")
+	@$(BIN)/python bench/python/elastic_recovery.py $(ELASTIC_ARGS)
+	@$(BIN)/python bench/python/elastic_overhead.py $(OVERHEAD_ARGS)
+	@$(BIN)/python bench/python/elastic_baselines.py $(BASELINE_ARGS)
+
+wan: install build-wan/wan_emulator  ## all-reduce over emulated wide-area networks; needs root (WAN_ARGS="clean --mtu 9000")
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/wan/wan_measure.py $(WAN_ARGS)
+
+build-wan/wan_emulator: $(wildcard tests/wan/emulator/*) CMakeLists.txt | $(deps_stamp)
+	@echo "==> building the emulator of wide-area networks"
+	@$(call build_in,build-wan,-DATOLL_WAN=ON,wan_emulator) && touch $@
+
+bench-scale: install  ## what membership costs with 10 to 10,000 peers (SCALE_ARGS="--peers 100 1000")
+	@$(BIN)/python bench/python/scale.py $(SCALE_ARGS)
 
 kills: install  ## kill islands of a real job, again and again (KILLS_ARGS="--islands 5 --kills 20")
-	@OMP_NUM_THREADS=1 $(BIN)/python tests/python/processes/kill_rounds.py $(KILLS_ARGS)
+	@PYTHONPATH=tests/python OMP_NUM_THREADS=1 $(BIN)/python tests/python/processes/kill_rounds.py $(KILLS_ARGS)
+
+soak: install  ## islands come and are killed for ten minutes (SOAK_ARGS="--minutes 1 --seed 7")
+	@PYTHONPATH=tests/python OMP_NUM_THREADS=1 $(BIN)/python tests/python/processes/soak.py $(SOAK_ARGS)
+
+REPRODUCE := reproduce-diloco reproduce-streaming reproduce-noloco reproduce-sparseloco \
+    reproduce-eager reproduce-churn reproduce-lgreco
+.PHONY: reproduce $(REPRODUCE)
+
+$(REPRODUCE): reproduce-%: install
+	@$(BIN)/python bench/python/reproduce/run.py $* $(REPRODUCE_ARGS)
+
+reproduce: install  ## train for docs/results.md (reproduce-noloco: a part; REPRODUCE_ARGS="--jobs 8")
+	@$(BIN)/python bench/python/reproduce/run.py all $(REPRODUCE_ARGS)
 
 proto: $(deps_stamp)  ## generate runtime/atoll/pb from proto/
 	@echo "==> generating runtime/atoll/pb"
 	@$(BIN)/python -m grpc_tools.protoc -I proto --python_out=runtime --grpc_python_out=runtime \
 	    --pyi_out=runtime proto/atoll/pb/*.proto
+
+docs: $(deps_stamp)  ## write docs/reference/ from the docstrings
+	@$(BIN)/python docs/reference/generate.py
 
 # ---- tests ---------------------------------------------------------------------------------------
 
@@ -112,33 +210,59 @@ lint: $(deps_stamp)  ## ruff and mypy
 	@echo "==> mypy"
 	@$(BIN)/mypy
 
-# $(call build_tests,folder,cmake options)
-build_tests = $(CMAKE) -S . -B $(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-    -DATOLL_TESTS=ON $(2) --log-level=WARNING > $(1).log 2>&1 || { cat $(1).log; exit 1; }; \
-    $(CMAKE) --build $(1) > $(1).log 2>&1 || { cat $(1).log; exit 1; }; rm -f $(1).log
+# $(call build_in,folder,cmake options,targets; none: all)
+build_in = $(CMAKE) -S . -B $(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+    $(2) --log-level=WARNING > $(1).log 2>&1 || { cat $(1).log; exit 1; }; \
+    $(CMAKE) --build $(1) $(addprefix --target ,$(3)) > $(1).log 2>&1 || { cat $(1).log; exit 1; }; rm -f $(1).log
+build_tests = $(call build_in,$(1),-DATOLL_TESTS=ON $(2))
 
-test-native: $(deps_stamp) gtest  ## C++ tests
+test-native: $(deps_stamp) gtest openssl  ## C++ tests
 	@echo "==> building the native tests"
 	@$(call build_tests,build-native,-DCMAKE_COMPILE_WARNING_AS_ERROR=$(WERROR))
 	@echo "==> native tests"
 	@cd build-native && OMP_NUM_THREADS=1 $(CTEST) $(CTEST_ARGS)
 
-test-python: $(package_stamp)  ## Python tests
+test-python: $(package_stamp) build-wan/wan_emulator etcd prometheus  ## Python tests
 	@echo "==> Python tests"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal $(PYTEST_ARGS)
 
+test-elastic: $(package_stamp)  ## elastic islands: several deaths of real processes, 300 seeds (PYTEST_ARGS)
+	@ELASTIC_TESTS=full ELASTIC_SEEDS=300 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/python/elastic $(PYTEST_ARGS)
+
+test-page: $(package_stamp)  ## the coordinator's page in a real Chromium; pictures in build-page/
+	@if ! command -v chromium >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "==> installing Chromium (chromium, 113 MB)"; \
+	    export DEBIAN_FRONTEND=noninteractive; \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; fi
+	@PAGE_TESTS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/python/watching/test_page.py -s $(PYTEST_ARGS)
+
+# torch stays what it is: the libraries take any.
+test-trainers: $(package_stamp)  ## callbacks for other libraries' trainers; installs them first (PYTEST_ARGS)
+	@echo "==> installing the libraries of atoll[trainers]"
+	@$(BIN)/python -c 'import torch; print("torch==" + torch.__version__.split("+")[0])' > $(STAMPS)/torch.txt
+	@$(BIN)/python -c "$$LIST_TRAINERS" > $(STAMPS)/trainers.txt
+	@$(PIP) install -c $(STAMPS)/torch.txt -r $(STAMPS)/trainers.txt
+	@TRAINER_TESTS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/python/trainers $(PYTEST_ARGS)
+
+define LIST_TRAINERS
+import tomllib
+print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["trainers"], sep="\n")
+endef
+export LIST_TRAINERS
+
+# Simulations of fewer seeds: each takes several times as long there.
 # ThreadSanitizer of GCC 12 dies where the kernel randomises addresses widely, so its tests run
 # without that where the machine allows it.
-test-sanitize: $(deps_stamp) gtest  ## C++ tests under ASan with UBSan, then under TSan
+test-sanitize: $(deps_stamp) gtest openssl  ## C++ tests under ASan with UBSan, then under TSan
 	@echo "==> building the native tests with ASan and UBSan"
 	@$(call build_tests,build-asan,-DATOLL_SANITIZE=address$(comma)undefined $(sanitize_flags))
 	@echo "==> native tests under ASan and UBSan"
-	@cd build-asan && UBSAN_OPTIONS=print_stacktrace=1 $(CTEST) $(CTEST_ARGS)
+	@cd build-asan && ATOLL_SEEDS=1000 UBSAN_OPTIONS=print_stacktrace=1 $(CTEST) $(CTEST_ARGS)
 	@echo "==> building the native tests with TSan"
 	@$(call build_tests,build-tsan,-DATOLL_SANITIZE=thread $(sanitize_flags))
 	@echo "==> native tests under TSan"
 	@cd build-tsan && fixed=; setarch -R true 2>/dev/null && fixed='setarch -R'; \
-	    TSAN_OPTIONS=second_deadlock_stack=1 $$fixed $(CTEST) $(CTEST_ARGS)
+	    ATOLL_SEEDS=1000 TSAN_OPTIONS=second_deadlock_stack=1 $$fixed $(CTEST) $(CTEST_ARGS)
 
 comma := ,
 sanitize_flags := -DCMAKE_BUILD_TYPE=RelWithDebInfo

@@ -19,19 +19,59 @@ from typing import TYPE_CHECKING, Any
 from atoll import errors
 
 if TYPE_CHECKING:
-    from atoll.engine import Handle
+    from atoll.collectives.handle import Handle
+    from atoll.elastic.island import ElasticIsland
+    from atoll.elastic.split import split_layers
+    from atoll.methods.batch_size import AdaptiveBatchSize
     from atoll.methods.diloco import DiLoCo
+    from atoll.methods.local_sgd import LocalSGD
+    from atoll.methods.noloco import NoLoCo
+    from atoll.methods.sparse_loco import SparseLoCo
+    from atoll.methods.streaming import StreamingDiLoCo
+    from atoll.optim.lamb import LAMB
+    from atoll.replicas.optimizer import FaultTolerantOptimizer
+    from atoll.replicas.parallel import FaultTolerantDDP
     from atoll.session import Session, join
+    from atoll.state.tensors import SharedTensors
 
 __version__ = "0.1.0"
 
-__all__ = ["DiLoCo", "Handle", "Session", "__version__", "errors", "join"]
+__all__ = [
+    "LAMB",
+    "AdaptiveBatchSize",
+    "DiLoCo",
+    "ElasticIsland",
+    "FaultTolerantDDP",
+    "FaultTolerantOptimizer",
+    "Handle",
+    "LocalSGD",
+    "NoLoCo",
+    "Session",
+    "SharedTensors",
+    "SparseLoCo",
+    "StreamingDiLoCo",
+    "__version__",
+    "errors",
+    "join",
+    "split_layers",
+]
 
 _HOMES = {
+    "AdaptiveBatchSize": "atoll.methods.batch_size",
     "DiLoCo": "atoll.methods.diloco",
-    "Handle": "atoll.engine",
+    "ElasticIsland": "atoll.elastic.island",
+    "FaultTolerantDDP": "atoll.replicas.parallel",
+    "FaultTolerantOptimizer": "atoll.replicas.optimizer",
+    "Handle": "atoll.collectives.handle",
+    "LAMB": "atoll.optim.lamb",
+    "LocalSGD": "atoll.methods.local_sgd",
+    "NoLoCo": "atoll.methods.noloco",
     "Session": "atoll.session",
+    "SharedTensors": "atoll.state.tensors",
+    "SparseLoCo": "atoll.methods.sparse_loco",
+    "StreamingDiLoCo": "atoll.methods.streaming",
     "join": "atoll.session",
+    "split_layers": "atoll.elastic.split",
 }
 
 

@@ -1,12 +1,17 @@
 """A job of one: the same engine, a view of one member, no coordinator.
 
-`atoll.join()` gives this when no coordinator is named, so a script runs unchanged on a laptop.
+`atoll.join()` gives this when no coordinator is named, so a script runs unchanged on a laptop. The
+thread `atoll-events` stands for the control thread: it drains the engine's events.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
-from collections.abc import Callable
+import select
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from atoll import errors
@@ -17,6 +22,9 @@ if TYPE_CHECKING:
     from atoll import _core
     from atoll.membership.messages import PeerId
 
+_PATIENCE_MS = 1000
+"""Events that do not ring are taken so late."""
+
 
 class AloneClient:
     """Stands where the control client stands; everything is true at once."""
@@ -25,13 +33,16 @@ class AloneClient:
         self,
         *,
         island: str,
+        shard: int = 0,
         engine_factory: Callable[[PeerId, bytes], _core.Engine],
         on_op_ended: Callable[[int], None],
     ) -> None:
         peer = secrets.token_bytes(16)
         self._on_op_ended = on_op_ended
         self.engine = engine_factory(peer, secrets.token_bytes(32))
-        info = PeerInfo(id=peer, island=island, order=0, endpoints=())
+        self._bell, self._ring = os.pipe()
+        self._thread: threading.Thread | None = None
+        info = PeerInfo(id=peer, island=island, order=0, endpoints=(), shard=shard)
         self._membership = Membership(
             peer=peer,
             order=0,
@@ -48,6 +59,8 @@ class AloneClient:
         )
 
     def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="atoll-events", daemon=True)
+        self._thread.start()
         self.engine.install(1, [self._membership.peer], {}, "abort")
 
     def ready(self) -> None:
@@ -56,8 +69,17 @@ class AloneClient:
     def holding(self, epoch: int | None = None) -> None:
         pass
 
+    def measure_links(self) -> None:
+        pass
+
+    def links_carry(self, times: Mapping[bytes, float]) -> None:
+        pass
+
     def report(self, report: Report) -> None:
-        self._drain()
+        pass
+
+    def drain(self, message: str) -> None:
+        self._membership = replace(self._membership, draining=message)
 
     def leave(self, reason: Departure, timeout_s: float) -> bool:
         return True
@@ -71,11 +93,25 @@ class AloneClient:
         raise errors.DeadlineExceeded("nothing changes in a job of one")
 
     def close(self) -> None:
-        self._drain()
+        if self._thread is not None:
+            os.write(self._ring, b"x")
+            self._thread.join()
+            self._thread = None
+        if self._ring >= 0:
+            os.close(self._bell)
+            os.close(self._ring)
+            self._bell = self._ring = -1
 
-    def _drain(self) -> None:
+    def _run(self) -> None:
         from atoll import _core
 
-        for event in self.engine.take_events():
-            if isinstance(event, _core.OpEnded):
-                self._on_op_ended(event.op)
+        poll = select.poll()
+        poll.register(self._bell, select.POLLIN)
+        poll.register(self.engine.event_fd, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll(_PATIENCE_MS)}
+            for event in self.engine.take_events():
+                if isinstance(event, _core.OpEnded):
+                    self._on_op_ended(event.op)
+            if self._bell in ready:
+                return

@@ -18,19 +18,20 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
-import math
 import os
 import tomllib
-import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from atoll.config_values import converted
 from atoll.errors import ConfigError
 
 PREFIX = "ATOLL_"
+MAX_HOSTS = 16
+"""Of one island; a link's dialer tries as many addresses."""
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -87,6 +88,24 @@ def parse_address(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def parse_addresses(text: str) -> tuple[str, ...]:
+    """Split addresses at their commas; raise ValueError with a readable reason."""
+    addresses = tuple(address.strip() for address in text.split(","))
+    for address in addresses:
+        parse_address(address)
+    return addresses
+
+
+def parse_hosts(text: str) -> tuple[str, ...]:
+    """Split `host,host`; raise ValueError with a readable reason."""
+    hosts = tuple(host.strip().strip("[]") for host in text.split(","))
+    if not all(host and host.isprintable() and " " not in host for host in hosts):
+        raise ValueError("expected HOST or HOST,HOST, for example 10.0.0.7,island.example.org")
+    if len(hosts) > MAX_HOSTS:
+        raise ValueError(f"expected at most {MAX_HOSTS} addresses")
+    return hosts
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that `name` was most likely meant to be, if one is close."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
@@ -130,8 +149,9 @@ def load(
     """Fill a settings class: defaults < `toml` < `env` < `overrides`.
 
     `override_name` turns a key of `overrides` into what the user typed, for origins and messages.
-    Raises ConfigError for an unknown key (not in `env`, which is everybody's) and a bad value; the
-    message names key, value and origin.
+    Raises ConfigError for an unknown key (not in `env`, which is everybody's), a bad value, and
+    values that do not go together, by the class's `conflict()`, if it has one: the names of some
+    fields and why not, or None. The message names key, value and origin.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
@@ -153,7 +173,9 @@ def load(
     for key, raw in (overrides or {}).items():
         _require_known(key, fields, "arguments")
         take(key, raw, override_name(key), False)
-    return Loaded(value=cls(**values), origins=origins)
+    value = cls(**values)
+    _check_together(value, origins)
+    return Loaded(value=value, origins=origins)
 
 
 def describe(cls: type[object]) -> dict[str, str]:
@@ -204,7 +226,7 @@ def _checked(
 ) -> object:
     rules = _rules(field)
     try:
-        value = _converted(raw, hint, is_text)
+        value = converted(raw, hint, is_text)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             if rules.minimum is not None and value < rules.minimum:
                 raise ValueError(f"must be at least {rules.minimum:g}")
@@ -217,51 +239,25 @@ def _checked(
     return value
 
 
-_BOOLEANS = {"1": True, "true": True, "yes": True, "on": True} | {
-    "0": False, "false": False, "no": False, "off": False,
-}  # fmt: skip
-
-
-def _converted(raw: object, hint: Any, is_text: bool) -> object:
-    """Return `raw` as the type `hint`; only text from the environment is parsed."""
-    if isinstance(hint, types.UnionType):
-        if raw is None:
-            return None
-        (hint,) = (part for part in hint.__args__ if part is not type(None))
-    if hint is bool:
-        if is_text and isinstance(raw, str) and raw.lower() in _BOOLEANS:
-            return _BOOLEANS[raw.lower()]
-        if isinstance(raw, bool):
-            return raw
-        raise ValueError("expected true or false")
-    if hint is int:
-        if is_text and isinstance(raw, str):
-            return _parsed(int, raw, "expected a whole number")
-        if isinstance(raw, int) and not isinstance(raw, bool):
-            return raw
-        raise ValueError("expected a whole number")
-    if hint is float:
-        number = _parsed(float, raw, "expected a number") if is_text else raw
-        if isinstance(number, (int, float)) and not isinstance(number, bool):
-            if not math.isfinite(number):
-                raise ValueError("expected a finite number")
-            return float(number)
-        raise ValueError("expected a number")
-    if hint is Path and isinstance(raw, (str, Path)):
-        return Path(raw)
-    if hint is str and isinstance(raw, str):
-        return raw
-    raise ValueError("expected text" if hint in (str, Path) else f"cannot load a {hint}")
-
-
-def _parsed(parse: Callable[[Any], object], raw: object, message: str) -> object:
-    try:
-        return parse(raw)
-    except ValueError:
-        raise ValueError(message) from None
+def _check_together(value: object, origins: Mapping[str, str]) -> None:
+    """Asks `value.conflict()`, if it has that, for fields that do not go together, and why."""
+    conflict = getattr(value, "conflict", lambda: None)()
+    if conflict is not None:
+        keys, why = conflict
+        shown = [f"{key} = {getattr(value, key)!r} (from {origins[key]})" for key in keys]
+        raise ConfigError(f"{' and '.join(shown)}: {why}")
 
 
 # --- the session's --------------------------------------------------------------------------------
+
+
+_LONGEST_S = 24 * 3600.0
+"""Of the times of a link: what the kernel is told as well is cut there."""
+
+
+def _whole_seconds(value: float) -> None:
+    if value < 0 or value != int(value):
+        raise ValueError("must be a whole number of seconds, or 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,24 +265,106 @@ class SessionSettings:
     """How `atoll.join` finds its job and speaks with the other islands."""
 
     coordinator: str | None = setting(
-        None, "HOST:PORT of the job's coordinator; not set: train alone.", check=parse_address
+        None,
+        "HOST:PORT of the job's coordinator, or of several, with commas; not set: train alone.",
+        check=parse_addresses,
     )
     job: str = setting("job", "Name of the job; peers of another job are refused.")
     island: str | None = setting(
         None, "Name of this island, unique in the job; not set: host name and process id."
     )
+    shard: int = setting(
+        0, "Which of its island's peers this one is; peers of one index form a ring.", minimum=0
+    )
+    shards: int = setting(
+        1,
+        "Peers of this island, which come and go together; as many as in every other island.",
+        minimum=1,
+        maximum=4096,
+    )
     advertise_host: str = setting(
-        "127.0.0.1", "Address under which the other islands reach this one."
+        "127.0.0.1",
+        "Address under which the other islands reach this one, or several with commas between, the "
+        "best first.",
+        check=parse_hosts,
     )
     bind_host: str = setting("127.0.0.1", "Address on which this island listens for the others.")
-    connections: int = setting(
-        2, "TCP connections to each of the other islands.", minimum=1, maximum=64
+    connections: int | None = setting(
+        None,
+        "TCP connections to each of the other islands; not set: as its round trip needs.",
+        minimum=1,
+        maximum=16,
+    )
+    congestion: str = setting(
+        "system",
+        "Congestion control of links: system, auto (BBR where the path is long and the system has "
+        "it), or a name that the system knows (cubic, bbr, reno).",
+    )
+    shared_memory: bool = setting(
+        True, "Link with islands on the same host through shared memory instead of TCP."
+    )
+    tls_cert: Path | None = setting(  # noqa: RUF009 - not mutable
+        None,
+        "PEM file: this island's certificate, then intermediate ones. With it, its key and the CA, "
+        "links over the network and the way to the coordinator are TLS 1.3 with certificates from "
+        "both sides.",
+    )
+    tls_key: Path | None = setting(None, "PEM file: the certificate's private key.")  # noqa: RUF009
+    tls_ca: Path | None = setting(  # noqa: RUF009 - not mutable
+        None, "PEM file: the authorities to which the other islands' certificates must chain up."
+    )
+    tls_dir: Path | None = setting(  # noqa: RUF009 - not mutable
+        None,
+        "Folder with cert.pem, key.pem and ca.pem, in place of the three above; see atoll certs.",
+    )
+    insecure: bool = setting(
+        False,
+        "Listen beyond this machine without certificates, on a network that you trust.",
+    )
+    link_crc: bool = setting(
+        False, "A checksum (CRC-32C) on every frame that goes over a socket, in both directions."
+    )
+    keepalive_s: float = setting(
+        15.0,
+        "Idle connections are probed by the kernel after so long, in whole seconds; 0: never.",
+        maximum=_LONGEST_S,
+        check=_whole_seconds,
+    )
+    probe: bool = setting(
+        True, "Whether this island measures its links when the coordinator says so."
     )
     connect_timeout_s: float = setting(
         20.0, "How long joining may wait for the coordinator.", minimum=0.1
     )
+    heartbeat_s: float = setting(
+        0.5,
+        "A connection on which nothing was sent for so long carries a heartbeat.",
+        minimum=0.01,
+        maximum=_LONGEST_S,
+    )
     silence_s: float = setting(
-        5.0, "A link that is silent for so long is reported as lost.", minimum=0.1
+        5.0,
+        "A link that is silent for so long is reported as lost.",
+        minimum=0.1,
+        maximum=_LONGEST_S,
+    )
+    repair_grace_s: float = setting(
+        1.0,
+        "A link has lost all connections and only the other island can dial: it has so long.",
+        minimum=0.01,
+        maximum=_LONGEST_S,
+    )
+    dial_timeout_s: float = setting(
+        10.0,
+        "How long a link to another island is tried before it is reported as unreachable.",
+        minimum=0.1,
+        maximum=_LONGEST_S,
+    )
+    handshake_timeout_s: float = setting(
+        5.0,
+        "How long a connection may take to say, with TLS if asked for, who it is.",
+        minimum=0.1,
+        maximum=_LONGEST_S,
     )
     form_timeout_s: float = setting(
         600.0, "How long to wait for enough islands, and for the shared state.", minimum=0.1
@@ -294,13 +372,46 @@ class SessionSettings:
     op_timeout_s: float = setting(
         1800.0, "A collective that takes longer fails on all islands.", minimum=0.001
     )
+    leave_s: float = setting(
+        30.0,
+        "When this island is told to leave (SIGTERM, atoll drain), it has so long, three quarters "
+        "of it for the running round; 0: SIGTERM is not looked at.",
+        minimum=0,
+        maximum=_LONGEST_S,
+    )
     metrics_port: int = setting(
         0, "Port of the Prometheus metrics; 0: any; -1: none.", minimum=-1, maximum=65535
     )
     log_dir: Path | None = setting(  # noqa: RUF009 - not mutable
         None, "Folder for what the session writes down; not set: nothing."
     )
+    checkpoint_url: str | None = setting(
+        None,
+        "Folder or URL (s3://bucket/run) of the job's checkpoints, which all islands reach; "
+        "not set: none are written or restored.",
+    )
+    checkpoint_every: int = setting(10, "Rounds between two checkpoints.", minimum=1)
+    checkpoint_keep: int = setting(3, "Complete checkpoints that are kept.", minimum=1)
+    checkpoint_close_s: float = setting(
+        60.0, "How long closing a session may wait for its last checkpoint.", minimum=0
+    )
     restart: int = setting(0, "How often the launcher has started this island again.", minimum=0)
+
+    def conflict(self) -> tuple[tuple[str, ...], str] | None:
+        """Fields that do not go together, and why not."""
+        if self.heartbeat_s >= self.silence_s:
+            why = "the heartbeat must be shorter than the silence, best by five times or more"
+            return ("heartbeat_s", "silence_s"), why
+        if self.shard >= self.shards:
+            return ("shard", "shards"), "shards are counted from 0, so the last is shards - 1"
+        if self.shards > 1 and self.coordinator is not None and self.island is None:
+            return ("island", "shards"), "the shards of an island find each other by its name"
+        if self.shards > 1 and self.checkpoint_url is not None:
+            why = "checkpoints hold the state of islands of one peer only; leave checkpoint_url out"
+            return ("checkpoint_url", "shards"), why
+        if self.tls_dir is not None and self.tls_cert is not None:
+            return ("tls_dir", "tls_cert"), "name a folder or files, not both"
+        return None
 
 
 def session_settings(

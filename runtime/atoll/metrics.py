@@ -6,21 +6,27 @@ happens. Every session has a registry of its own, so several sessions fit into o
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from atoll.errors import ConfigError
+from atoll.metrics_now import NowCollector
+from atoll.state.metrics import StateMetrics
+from atoll.trust.exposure import is_loopback
+from atoll.watching.site import metrics_page
+from atoll.watching.web import WebServer
 
 if TYPE_CHECKING:
-    from wsgiref.simple_server import WSGIServer
-
-    from prometheus_client.core import Metric
-
     from atoll import _core
-    from atoll.membership.messages import View
+    from atoll.config import SessionSettings
+    from atoll.control.membership import Membership
+    from atoll.trust.identity import Identity
+
+logger = logging.getLogger(__name__)
 
 _LATENCY_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+_ROUND_BUCKETS_S = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
 
 
 class IslandMetrics:
@@ -32,7 +38,7 @@ class IslandMetrics:
         job: str,
         island: str,
         read_engine: Callable[[], _core.EngineStats],
-        read_view: Callable[[], View],
+        read_peers: Callable[[], Membership],
     ) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
@@ -45,11 +51,32 @@ class IslandMetrics:
         self.validation = Gauge("atoll_validation_loss", "Last reported.", registry=self.registry)
         self.tokens = Counter("atoll_tokens", "Trained by this island.", registry=self.registry)
         self.sync_seconds = Counter(
-            "atoll_sync_seconds", "Spent at the ends of rounds.", registry=self.registry
+            "atoll_sync_seconds",
+            "Lost to communication: spent at the ends of rounds, waiting for others included.",
+            registry=self.registry,
+        )
+        self.compute_seconds = Counter(
+            "atoll_compute_seconds", "The rest of the rounds' time.", registry=self.registry
+        )
+        self.utilization = Gauge(
+            "atoll_compute_utilization_ratio",
+            "Computing, as a part of the last round's time.",
+            registry=self.registry,
+        )
+        self.round_seconds = Histogram(
+            "atoll_round_seconds",
+            "From the end of a round to the end of the next.",
+            buckets=_ROUND_BUCKETS_S,
+            registry=self.registry,
         )
         self.refused = Counter(
             "atoll_contributions_refused",
             "Own contributions left out for not being finite.",
+            registry=self.registry,
+        )
+        self.unpaired = Counter(
+            "atoll_rounds_unpaired",
+            "Rounds of pairs in which this island's partner was lost or late.",
             registry=self.registry,
         )
         self.latency = Histogram(
@@ -59,91 +86,74 @@ class IslandMetrics:
             buckets=_LATENCY_BUCKETS_S,
             registry=self.registry,
         )
-        self.registry.register(_NowCollector(read_engine, read_view))
-        self._server: WSGIServer | None = None
+        self.fence = Histogram(
+            "atoll_fence_seconds",
+            "At each change of view, how long no further op could start here (drain: one round "
+            "trip to the coordinator when somebody joins or leaves; abort: after a loss).",
+            ["kind"],
+            buckets=_LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.inexact = Counter(
+            "atoll_codec_values",
+            "Numbers that this island's encoders could not represent.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.all_reduces = Counter(
+            "atoll_all_reduces",
+            "All-reduces that committed, by the plan that was taken and the bytes of its chunks.",
+            ["plan", "chunk_bytes"],
+            registry=self.registry,
+        )
+        self.state = StateMetrics(self.registry)
+        self.registry.register(NowCollector(read_engine, read_peers))
+        self._server: WebServer | None = None
+
+    def round_over(
+        self, round_: int, loss: float, tokens: int, *, round_s: float, sync_s: float
+    ) -> None:
+        """Counts a round of this process. tokens: trained in it; sync_s: the part of its time that
+        was not computing."""
+        self.rounds.inc()
+        self.tokens.inc(tokens)
+        self.set_if_known("loss", loss)
+        self.round.set(round_)
+        self.round_seconds.observe(round_s)
+        lost_s = min(sync_s, round_s)
+        self.sync_seconds.inc(sync_s)
+        self.compute_seconds.inc(round_s - lost_s)
+        if round_s > 0:
+            self.utilization.set(1 - lost_s / round_s)
 
     def set_if_known(self, gauge: str, value: float) -> None:
         """Sets `loss` or `validation`, unless the value is NaN."""
         if not math.isnan(value):
             getattr(self, gauge).set(value)
 
-    def serve(self, port: int, host: str) -> int:
-        """Starts the HTTP server; returns its port. Raises ConfigError when the port is taken."""
-        from prometheus_client import start_http_server
+    def op_over(self, kind: str, outcome: _core.Outcome) -> None:
+        """Counts an op that has ended, well or badly."""
+        self.latency.labels(kind=kind).observe(outcome.elapsed_ns / 1e9)
+        self.inexact.labels(kind="non_finite").inc(outcome.non_finite)
+        self.inexact.labels(kind="saturated").inc(outcome.saturated)
+        if outcome.plan:
+            labels = {"plan": outcome.plan, "chunk_bytes": str(outcome.chunk_bytes)}
+            self.all_reduces.labels(**labels).inc()
 
-        try:
-            self._server, _ = start_http_server(port, addr=host, registry=self.registry)
-        except OSError as error:
-            raise ConfigError(
-                f"metrics port {port} on {host}: {error.strerror}; choose another with "
-                "ATOLL_METRICS_PORT (0 takes any)"
-            ) from None
-        return int(self._server.server_port)
+    def serve(self, settings: SessionSettings, identity: Identity | None) -> int:
+        """Starts the HTTP server; returns its port. Raises ConfigError when the port is taken."""
+        self._server = WebServer({"/metrics": lambda: metrics_page(self.registry)})
+        host = settings.bind_host
+        if identity is None and not is_loopback(host):
+            logger.warning(
+                "metrics are served on 127.0.0.1 only: beyond it they take certificates "
+                "(docs/security.md)"
+            )
+            host = "127.0.0.1"
+        return self._server.listen(host, settings.metrics_port, identity)
 
     def close(self) -> None:
         """Stops the HTTP server."""
         if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+            self._server.close()
             self._server = None
-
-
-class _NowCollector:
-    """What is read at the moment of a scrape: the view, the engine's counters."""
-
-    def __init__(
-        self, read_engine: Callable[[], _core.EngineStats], read_view: Callable[[], View]
-    ) -> None:
-        self._read_engine = read_engine
-        self._read_view = read_view
-
-    def describe(self) -> Iterator[Metric]:
-        return iter(())
-
-    def collect(self) -> Iterator[Metric]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-        view = self._read_view()
-        yield GaugeMetricFamily("atoll_view_epoch", "Of the installed view.", value=view.epoch)
-        yield GaugeMetricFamily("atoll_view_members", "Members of it.", value=len(view.members))
-        stats = self._read_engine()
-        sent = CounterMetricFamily(
-            "atoll_link_bytes", "At the socket.", labels=["peer", "direction"]
-        )
-        busy = CounterMetricFamily(
-            "atoll_link_busy_seconds",
-            "With something to send, or inside a frame being received.",
-            labels=["peer", "direction"],
-        )
-        up = GaugeMetricFamily("atoll_link_up", "1 while the link is up.", labels=["peer"])
-        for link in stats.links:
-            peer = link.peer.hex()[:8]
-            sent.add_metric([peer, "sent"], link.sent_bytes)
-            sent.add_metric([peer, "received"], link.received_bytes)
-            busy.add_metric([peer, "sent"], link.sending_ns / 1e9)
-            busy.add_metric([peer, "received"], link.receiving_ns / 1e9)
-            up.add_metric([peer], 1.0 if link.up else 0.0)
-        yield from (sent, busy, up)
-        ops = CounterMetricFamily("atoll_ops", "Collective ops by their end.", labels=["end"])
-        ops.add_metric(["committed"], stats.ops_committed)
-        ops.add_metric(["failed"], stats.ops_failed)
-        ops.add_metric(["rerun"], stats.ops_rerun)
-        yield ops
-        frames = CounterMetricFamily("atoll_frames", "Frames out of their time.", labels=["kind"])
-        frames.add_metric(["stale"], stats.stale_frames)
-        frames.add_metric(["early"], stats.early_frames)
-        yield frames
-        rejected = CounterMetricFamily(
-            "atoll_connections_rejected", "Strangers, by what was wrong.", labels=["reason"]
-        )
-        rejected.add_metric(["bad_hello"], stats.rejected_bad_hello)
-        rejected.add_metric(["garbage"], stats.rejected_garbage)
-        rejected.add_metric(["timeout"], stats.rejected_timeout)
-        rejected.add_metric(["overload"], stats.rejected_overload)
-        yield rejected
-        yield CounterMetricFamily(
-            "atoll_protocol_errors", "Links ended for it.", value=stats.protocol_errors
-        )
-        yield CounterMetricFamily(
-            "atoll_donated_bytes", "State served to joiners.", value=stats.donated_bytes
-        )

@@ -1,16 +1,13 @@
-"""The extension module: what it names, what it refuses, and what it keeps alive."""
+"""The extension module: what it refuses, what it does, and what it keeps alive."""
 
 from __future__ import annotations
 
-import ast
 import gc
-import re
 import select
 import threading
 import time
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +18,6 @@ from atoll import _core
 PATIENCE_S = 30.0
 PATIENCE_NS = int(PATIENCE_S * 1e9)
 SECRET = bytes(range(32))
-STUB = Path(__file__).resolve().parents[2] / "runtime/atoll/_core.pyi"
 
 E = TypeVar("E")
 
@@ -44,9 +40,14 @@ def await_event(engine: _core.Engine, kind: type[E]) -> E:
                 return event
 
 
+@pytest.fixture(params=["tcp", "shm"])
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def pair() -> Iterator[tuple[_core.Engine, _core.Engine]]:
-    old, young = engine_of(1), engine_of(2)
+def pair(transport: str) -> Iterator[tuple[_core.Engine, _core.Engine]]:
+    old, young = (engine_of(number, shared_memory=transport == "shm") for number in (1, 2))
     old.expect(peer_of(2))
     young.dial(peer_of(1), "127.0.0.1", old.port)
     assert await_event(old, _core.LinkUp).peer == peer_of(2)
@@ -58,71 +59,6 @@ def pair() -> Iterator[tuple[_core.Engine, _core.Engine]]:
     yield old, young
     old.close()
     young.close()
-
-
-# ---- the stub ------------------------------------------------------------------------------------
-
-
-def public(names: Any) -> set[str]:
-    return {name for name in names if not name.startswith("_")}
-
-
-def stub_names(body: list[ast.stmt]) -> set[str]:
-    names: set[str] = set()
-    for node in body:
-        match node:
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-                names.add(name)
-            case ast.AnnAssign(target=ast.Name(id=name)):
-                names.add(name)
-            case ast.Assign(targets=[ast.Name(id=name)]):
-                names.add(name)
-    return public(names)
-
-
-def stub_classes() -> list[ast.ClassDef]:
-    return [node for node in ast.parse(STUB.read_text()).body if isinstance(node, ast.ClassDef)]
-
-
-def test_the_stub_names_what_the_module_names() -> None:
-    assert stub_names(ast.parse(STUB.read_text()).body) == public(dir(_core))
-
-
-@pytest.mark.parametrize("stub", stub_classes(), ids=lambda stub: str(stub.name))
-def test_the_stub_names_what_the_class_names(stub: ast.ClassDef) -> None:
-    own = vars(getattr(_core, stub.name))
-    assert stub_names(stub.body) == public(own)
-
-
-def stub_functions() -> list[tuple[str, ast.FunctionDef]]:
-    found: list[tuple[str, ast.FunctionDef]] = []
-    for node in ast.parse(STUB.read_text()).body:
-        if isinstance(node, ast.FunctionDef):
-            found.append((node.name, node))
-        elif isinstance(node, ast.ClassDef):
-            found += [
-                (f"{node.name}.{function.name}", function)
-                for function in node.body
-                if isinstance(function, ast.FunctionDef) and not function.decorator_list
-            ]
-    return found
-
-
-@pytest.mark.parametrize(("path", "stub"), stub_functions(), ids=lambda it: str(it))
-def test_the_stub_names_the_arguments(path: str, stub: ast.FunctionDef) -> None:
-    target: Any = _core
-    for part in path.split("."):
-        target = getattr(target, part)
-    signature = target.__doc__.split(") ->")[0]
-    native = re.findall(r"[(,] (?=\w)|(\w+): ", signature)
-    arguments = stub.args
-    expected = [argument.arg for argument in arguments.args + arguments.kwonlyargs]
-    assert [name for name in native if name and name != "self"] == [
-        name for name in expected if name != "self"
-    ]
-    for name, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-        if isinstance(default, ast.Constant) and default.value is not ...:
-            assert f"= {default.value!r}" in signature.split(f"{name.arg}: ")[1].split(",")[0]
 
 
 # ---- refusals ------------------------------------------------------------------------------------
@@ -142,14 +78,24 @@ def test_refusals_are_one_sentence_and_carry_a_code() -> None:
     assert refused.value.sys_errno != 0
     with pytest.raises(_core.CoreError, match='kind must be "drain" or "abort", got "halt"'):
         engine.fence(1, "halt")
-    with pytest.raises(_core.CoreError, match='plan must be "auto", "ring" or "direct"'):
+    with pytest.raises(_core.CoreError, match=r"plan must be one of auto, ring, direct, .*tree"):
         engine.all_reduce(0, 0, 0, 0, plan="tree")
     with pytest.raises(_core.CoreError, match="must not be 0"):
         engine.all_reduce(0, 0, 0, 4)
     with pytest.raises(_core.CoreError, match="multiple of 4 bytes"):
         engine.all_reduce(0, 6, 64, 4)
-    with pytest.raises(_core.CoreError, match="must not overlap"):
+    with pytest.raises(_core.CoreError, match="input and output must not overlap"):
         engine.all_reduce(0, 64, 68, 4)
+    with pytest.raises(_core.CoreError, match="multiple of 2 bytes"):
+        engine.all_reduce(0, 7, 64, 4, dtype="bfloat16")
+    with pytest.raises(_core.CoreError, match=r"dtype must be one of float32, .*, got \"bool\""):
+        engine.all_reduce(0, 64, 128, 4, dtype="bool")
+    with pytest.raises(_core.CoreError, match='codec "morse" is not known'):
+        engine.all_reduce(0, 64, 128, 4, codec="morse")
+    with pytest.raises(_core.CoreError, match="reduction must be one of sum, avg, min, max"):
+        engine.reduce_scatter(0, 64, 128, 4, 4, reduction="mean")
+    with pytest.raises(_core.CoreError, match="a view has 1 to"):
+        _core.part_bounds(10, 0, "fp32")
     with pytest.raises(_core.CoreError, match="heartbeat_s must be a positive number"):
         engine_of(3, heartbeat_s=-1)
     with pytest.raises(_core.CoreError, match="silence longer than heartbeat"):
@@ -204,6 +150,63 @@ def test_ops_give_exact_results(pair: tuple[_core.Engine, _core.Engine]) -> None
     np.testing.assert_array_equal(target, inputs[0])
 
 
+def test_an_outcome_says_who_contributed_and_how(
+    pair: tuple[_core.Engine, _core.Engine],
+) -> None:
+    inputs = [np.ones(600, np.float32), np.full(600, 3, np.float32)]
+    inputs[0][0] = np.nan
+    outputs = [np.zeros(600, np.float32) for _ in pair]
+    ops = [
+        engine.all_reduce(
+            0,
+            source.ctypes.data,
+            target.ctypes.data,
+            600,
+            reduction="avg",
+            plan="ring",
+            codec="int8_minmax",
+            weight=weight,
+            epoch=1,
+            priority=3,
+            chunk_bytes=1024,
+        )
+        for engine, source, target, weight in zip(pair, inputs, outputs, (0.5, 1.5), strict=True)
+    ]
+    non_finite = 0
+    for engine, op, output in zip(pair, ops, outputs, strict=True):
+        outcome = engine.wait(op, PATIENCE_NS)
+        assert outcome is not None
+        assert (outcome.code, outcome.plan, outcome.members) == ("ok", "ring", 2)
+        assert (outcome.contributors, outcome.total_weight, outcome.saturated) == (2, 2.0, 0)
+        non_finite += outcome.non_finite
+        np.testing.assert_allclose(output[256:], 2.5, rtol=0.02)
+    assert non_finite >= 1
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+
+
+def test_an_op_for_another_view_is_refused_on_all(
+    pair: tuple[_core.Engine, _core.Engine],
+) -> None:
+    source = np.ones(4, np.int64)
+    targets = [np.zeros(8, np.int64) for _ in pair]
+    ops = [
+        engine.all_gather(
+            0, source.ctypes.data, target.ctypes.data, 4, 8, dtype="int64", epoch=epoch
+        )
+        for engine, target, epoch in zip(pair, targets, (1, 9), strict=True)
+    ]
+    for engine, op in zip(pair, ops, strict=True):
+        outcome = engine.wait(op, PATIENCE_NS)
+        assert outcome is not None
+        assert (outcome.code, outcome.epoch, outcome.members) == ("view_changed", 1, 0)
+
+
+def test_parts_cover_the_vector() -> None:
+    assert _core.part_bounds(10, 3, "fp32") == [0, 3, 6, 10]
+    assert _core.part_bounds(1000, 3, "two_bit") == [0, 256, 512, 1000]
+    assert _core.part_bounds(0, 2, "fp32") == [0, 0, 0]
+
+
 def test_a_timeout_is_not_an_outcome(pair: tuple[_core.Engine, _core.Engine]) -> None:
     op = pair[0].barrier(0)
     before = time.monotonic()
@@ -251,15 +254,16 @@ def test_dropping_a_peer_is_an_event_on_both_sides(
     assert await_event(pair[1], _core.LinkDown).reason == "bye"
 
 
-def test_statistics(pair: tuple[_core.Engine, _core.Engine]) -> None:
+def test_statistics(transport: str, pair: tuple[_core.Engine, _core.Engine]) -> None:
     ops = [engine.barrier(0) for engine in pair]
     for engine, op in zip(pair, ops, strict=True):
         engine.wait(op, PATIENCE_NS)
     stats = pair[0].stats()
     assert stats.ops_committed == 1
-    assert [(link.peer, link.up, link.connections) for link in stats.links] == [
-        (peer_of(2), True, 2)
+    assert [(link.peer, link.up, link.transport, link.connections) for link in stats.links] == [
+        (peer_of(2), True, transport, 1 if transport == "shm" else 2)
     ]
+    assert stats.shared_memory_failures == 0
     assert stats.links[0].sent_bytes > 0
     assert stats.rejected_garbage == 0
     pair[0].close()

@@ -19,7 +19,22 @@ ROOT = Path(__file__).resolve().parents[2]
 # runtime/atoll/. What they import from atoll must be just as pure.
 PURE = [
     "membership",
+    "planning",
     "data/ledger.py",
+    "elastic/identity.py",
+    "elastic/layout.py",
+    "elastic/tree.py",
+    "elastic/planner.py",
+    "elastic/placement.py",
+    "elastic/transition.py",
+    "elastic/recovery.py",
+    "elastic/schedule.py",
+    "elastic/gate.py",
+    "elastic/governor.py",
+    "checkpoint/manifest.py",
+    "checkpoint/rules.py",
+    "trust/names.py",
+    "trust/tokens.py",
 ]
 IMPURE_MODULES = {"torch", "grpc", "asyncio", "socket", "threading", "time"}
 
@@ -29,6 +44,7 @@ FORBIDDEN_INCLUDE = re.compile(
 )
 
 MAX_LINES = 450
+MAX_MODULES = 16
 SOURCE_FOLDERS = ["csrc", "runtime", "launcher", "tests", "examples", "benchmarks"]
 SOURCE_SUFFIXES = {".py", ".pyi", ".cpp", ".h"}
 GENERATED = "runtime/atoll/pb"
@@ -72,7 +88,8 @@ def source_of(name: str, base: Path) -> Path | None:
     parts = name.split(".")
     for candidate in (parts, parts[:-1]):
         stem = base.joinpath(*candidate)
-        for path in (stem / "__init__.py", stem.with_suffix(".py")):
+        # The core is known by its stub.
+        for path in (stem / "__init__.py", stem.with_suffix(".py"), stem.with_suffix(".pyi")):
             if candidate and path.is_file():
                 return path
     return None
@@ -136,12 +153,34 @@ def files_are_short(root: Path) -> Iterator[str]:
                 yield f"{path.relative_to(root)}: {lines} lines, at most {MAX_LINES}"
 
 
+def the_launcher_is_in_folders(root: Path) -> Iterator[str]:
+    """By what they are for: a folder that has grown beyond this is two."""
+    base = root / "launcher" / "atoll_launcher"
+    for folder in [base, *(path for path in base.rglob("*") if path.is_dir())]:
+        count = len(list(folder.glob("*.py")))
+        if count > MAX_MODULES:
+            yield f"{folder.relative_to(root)}: {count} modules, at most {MAX_MODULES}"
+
+
+def modules_of_tests_differ_in_name(root: Path) -> Iterator[str]:
+    """pytest imports them by their bare names; a second one of a name stops the whole suite."""
+    seen: dict[str, Path] = {}
+    for path in sorted((root / "tests").rglob("*.py")):
+        if path.name in ("conftest.py", "__init__.py"):
+            continue
+        first = seen.setdefault(path.name, path)
+        if first is not path:
+            yield f"{path.relative_to(root)}: {first.relative_to(root)} has that name, too"
+
+
 RULES: list[Rule] = [
     runtime_never_imports_launcher,
     pure_parts_import_nothing_impure,
     runtime_never_prints,
     core_includes_nothing_of_python_or_grpc,
     files_are_short,
+    the_launcher_is_in_folders,
+    modules_of_tests_differ_in_name,
 ]
 
 
@@ -163,6 +202,7 @@ VIOLATIONS: list[tuple[Rule, str, str]] = [
     (core_includes_nothing_of_python_or_grpc, "csrc/atoll/a.h", "#include <Python.h>"),
     (core_includes_nothing_of_python_or_grpc, "csrc/atoll/x/a.cpp", '# include "pybind11/stl.h"'),
     (core_includes_nothing_of_python_or_grpc, "csrc/atoll/a.cpp", "#include <grpcpp/grpcpp.h>"),
+    (modules_of_tests_differ_in_name, "tests/python/b/test_a.py", ""),
     (files_are_short, "csrc/atoll/a.cpp", "\n" * (MAX_LINES + 1)),
     (files_are_short, "launcher/atoll_launcher/a.py", "\n" * (MAX_LINES + 1)),
 ]
@@ -172,18 +212,23 @@ VIOLATIONS: list[tuple[Rule, str, str]] = [
 def clean_tree(tmp_path: Path) -> Path:
     """A small tree that keeps all rules."""
     files = {
+        "tests/python/a/test_a.py": "",
         "runtime/atoll/__init__.py": "import time",
         "runtime/atoll/impure.py": "import torch.nn",
         "runtime/atoll/errors.py": "import enum",
         "runtime/atoll/membership/__init__.py": "",
         "runtime/atoll/membership/view.py": "from ..errors import E\nfrom .other import t",
         "runtime/atoll/membership/other.py": "from atoll.errors import E",
+        "runtime/atoll/planning/__init__.py": "",
         "runtime/atoll/data/ledger.py": "import dataclasses",
         "runtime/atoll/pb/long_pb2.py": "\n" * (MAX_LINES + 1),
         "csrc/atoll/a.h": '#include "atoll/wire/frame.h"\n// not #include <Python.h>',
         "csrc/binding/module.cpp": "#include <pybind11/pybind11.h>",
         "launcher/atoll_launcher/main.py": "import atoll\nprint(1)",
     }
+    for entry in PURE:
+        place = entry if entry.endswith(".py") else f"{entry}/__init__.py"
+        files.setdefault(f"runtime/atoll/{place}", "import re")
     for name, text in files.items():
         write(tmp_path / name, text)
     return tmp_path
@@ -203,6 +248,14 @@ def test_a_clean_tree_passes(rule: Rule, clean_tree: Path) -> None:
 def test_a_violation_is_found(rule: Rule, name: str, text: str, clean_tree: Path) -> None:
     write(clean_tree / name, text)
     assert len(list(rule(clean_tree))) == 1
+
+
+def test_a_crowded_folder_is_found(clean_tree: Path) -> None:
+    for number in range(MAX_MODULES):
+        write(clean_tree / f"launcher/atoll_launcher/a/m{number}.py", "")
+    assert list(the_launcher_is_in_folders(clean_tree)) == []
+    write(clean_tree / "launcher/atoll_launcher/a/one_more.py", "")
+    assert len(list(the_launcher_is_in_folders(clean_tree))) == 1
 
 
 def test_a_pure_part_that_moved_is_noticed(clean_tree: Path) -> None:

@@ -54,7 +54,8 @@ def runs(pid: int) -> bool:
 
 
 def test_one_is_killed_and_one_joins(play, tmp_path: Path) -> None:
-    status, output, errors = play()
+    # A busy machine starts the joiner late: there must still be rounds to come.
+    status, output, errors = play("--rounds", "100")
     assert (status, errors) == (0, "")
     killed = next(line for line in output.splitlines() if "SIGKILL" in line)
     assert "--seed 1" in killed
@@ -73,10 +74,10 @@ def test_the_seed_decides_who_is_killed(play) -> None:
 
 
 def test_a_job_that_hangs_fails_and_leaves_nobody(play, monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(demo, "STALL_S", 1.0)
+    monkeypatch.setattr(demo, "STALL_S", 5.0)  # longer than a process takes to start
     status, _, errors = play(wrong="hang")
     assert status == 1
-    assert "FAILED: it hangs: no view and no round for 1 s" in errors
+    assert "FAILED: it hangs: no view and no round for 5 s" in errors
     assert islands_alive(tmp_path) == []
 
 
@@ -102,5 +103,5 @@ def test_a_job_too_short_to_join_is_refused(play, capfd: pytest.CaptureFixture[s
 
 def test_the_shells_own_job_is_not_joined(play, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ATOLL_COORDINATOR", "elsewhere:1")
-    assert play()[0] == 0
+    assert play("--rounds", "100")[0] == 0  # a busy machine starts the joiner late
     assert os.environ["ATOLL_COORDINATOR"] == "elsewhere:1"

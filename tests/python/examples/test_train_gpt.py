@@ -40,3 +40,11 @@ def test_an_unknown_option_is_an_error(tmp_path: Path) -> None:
     run = train(tmp_path, "--widht", "8")
     assert run.returncode == 2
     assert "unrecognized arguments: --widht" in run.stderr
+
+
+@pytest.mark.parametrize("method", ["streaming", "sparseloco"])
+def test_other_methods_train_too(tmp_path: Path, method: str) -> None:
+    run = train(tmp_path, "--method", method)
+    assert (run.returncode, run.stderr) == (0, "")
+    losses = [float(text) for text in re.findall(r"validation loss ([\d.]+)", run.stdout)]
+    assert losses[-1] < losses[0]
