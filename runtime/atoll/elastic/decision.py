@@ -66,27 +66,30 @@ class Decision:
         self._worker.forget_reduction()
         todo = routes.to_owners(layout, self._spine)
         for shard in self._worker.owned:
-            self._worker.take_nodes(shard, self._worker.nodes(shard))
+            for layer in self._spine.users(shard):
+                if layer in self._worker.layers:
+                    self._worker.take_nodes(shard, layer, self._worker.nodes(shard, layer))
+
+        def content(route: Route) -> list[Tensor]:
+            made = routes.gradients_in(route, layout, self._spine)
+            return [value for each in made for _, value in self._worker.nodes(*each)]
 
         def size(route: Route) -> int:
-            return len(self._cover(layout, route.source)) * elements(route, self._spine)
+            made = routes.gradients_in(route, layout, self._spine)
+            sizes = (self._spine.elements(*each) for each in made)
+            return len(self._cover(layout, route.source)) * sum(sizes)
 
-        for route, tensor in (
-            yield from self._exchange("nodes", layout, todo, self._nodes_of, size)
-        ):
+        for route, tensor in (yield from self._exchange("nodes", layout, todo, content, size)):
             nodes = self._cover(layout, route.source)
             at = 0
-            for shard in route.shards:
-                begin, end = self._spine.bounds(shard)
-                values = tensor[at : at + len(nodes) * (end - begin)].view(len(nodes), end - begin)
-                self._worker.take_nodes(shard, list(zip(nodes, values, strict=True)))
+            for shard, layer in routes.gradients_in(route, layout, self._spine):
+                each = self._spine.elements(shard, layer)
+                values = tensor[at : at + len(nodes) * each].view(len(nodes), each)
+                self._worker.take_nodes(shard, layer, list(zip(nodes, values, strict=True)))
                 at += values.numel()
 
     def _cover(self, layout: Layout, worker: Worker) -> tuple[tuple[int, int], ...]:
         return cover(layout.micro_batches_of(worker), self._spine.micro_batches)
-
-    def _nodes_of(self, route: Route) -> list[Tensor]:
-        return [value for shard in route.shards for _, value in self._worker.nodes(shard)]
 
     def _agree(self, layout: Layout) -> Program[Agreed]:
         own = dump(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,14 +37,15 @@ class Place:
         return self.begin + math.prod(self.shape)
 
 
-def places(layer: nn.Module) -> tuple[Place, ...]:
+def places(layer: nn.Module, *, without: AbstractSet[str] = frozenset()) -> tuple[Place, ...]:
     """Each trained parameter, in the module's own order, at the next multiple of ALIGNMENT.
 
-    Raises TensorError for parameters that are not float32: updates are exact functions of it.
+    without: names of those that have their place elsewhere. Raises TensorError for parameters that
+    are not float32: updates are exact functions of it.
     """
     found, begin = [], 0
     for name, parameter in layer.named_parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad or name in without:
             continue
         if parameter.dtype != torch.float32:
             raise TensorError(

@@ -50,12 +50,13 @@ class ElasticIsland:
     """One worker's part. All workers of a job call the same with the same arguments.
 
     layers: the model; each takes one tensor and returns one, and begins equal on all workers (seed
-    torch before they are made). micro_batches: of a step. pipeline: stages. batch(step,
-    micro-batch) -> (inputs, targets), a pure function. loss(outputs, targets) -> the sum over
-    tokens. tokens: of a step. vshards: parts of a layer's optimizer state; 12 are even for 2, 3, 4
-    and 6 workers a stage. schedule: "1f1b" or "gpipe". chunks: with 2 or more every worker holds so
-    many stages, in turns with the others (interleaved 1F1B): less waiting, more tensors between
-    workers, more activations kept. timeout_s: the most that anything may take.
+    torch before they are made); a parameter of several layers is trained as one. micro_batches: of
+    a step. pipeline: stages. batch(step, micro-batch) -> (inputs, targets), a pure function.
+    loss(outputs, targets) -> the sum over tokens. tokens: of a step. vshards: parts of a layer's
+    optimizer state; 12 are even for 2, 3, 4 and 6 workers a stage. schedule: "1f1b" or "gpipe".
+    chunks: with 2 or more every worker holds so many stages, in turns with the others (interleaved
+    1F1B): less waiting, more tensors between workers, more activations kept. timeout_s: the most
+    that anything may take.
     outer: this island is one member of an outer method, whose rounds come between steps.
     tolerant: workers whose layers compute other numbers (other processors) may take part; then the
     trajectory depends on who computes what, and all copies of a state are still equal.
@@ -228,7 +229,8 @@ class ElasticIsland:
         return found
 
     def parameters(self) -> dict[int, Tensor]:
-        """The layers that this worker holds, by index: their flat parameters [n]."""
+        """The layers that this worker holds, by index: their flat parameters [n]. A parameter of
+        several layers is in those of the first."""
         return {index: layer.parameters for index, layer in self.member.worker.layers.items()}
 
     def close(self) -> None:

@@ -190,8 +190,9 @@ class LocalIsland:
             worker.forget_reduction()
         for shard in self.spine.shards():
             owner = self.workers[self.layout.owner(shard)]
-            for name in self._stage_of(shard):
-                owner.take_nodes(shard, self.workers[name].nodes(shard))
+            for layer in self.spine.users(shard):
+                for name in self._stage_of(layer):
+                    owner.take_nodes(shard, layer, self.workers[name].nodes(shard, layer))
             self._happened("reduce")
         norm = flat.gradient_norm(x for worker in self.workers.values() for x in worker.squares())
         losses = {mb: x for w in self.workers.values() for mb, x in w.losses.items()}
@@ -233,8 +234,8 @@ class LocalIsland:
     def _behind(self) -> bool:
         return any(worker.behind() for worker in self.workers.values())
 
-    def _stage_of(self, shard: VShard) -> tuple[Worker, ...]:
-        return self.layout.stages[self.layout.stage_of_layer(shard[0])].workers
+    def _stage_of(self, layer: int) -> tuple[Worker, ...]:
+        return self.layout.stages[self.layout.stage_of_layer(layer)].workers
 
     # ---- changes of layout -----------------------------------------------------------------------
 

@@ -326,7 +326,7 @@ class Member:
 
     def _fill_after(self, layout: Layout, reports: Sequence[Report]) -> Program[None]:
         """Who has which parameters follows from the reports: new layers are filled as well."""
-        versions = routes.versions_in(layout, reports)
+        versions = routes.versions_in(layout, reports, self._spine)
         step = self.worker.step
         yield from self._fill(routes.to_stage(layout, self._spine, step=step, versions=versions))
 

@@ -6,7 +6,6 @@ to loss, the tree of gradients a recursion, updates are made of whole layers.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import torch
 
 from atoll.elastic import adamw, flat
 from atoll.elastic.keyed import work
-from atoll.elastic.task import Layer, Task
+from atoll.elastic.task import Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +33,9 @@ class Oracle:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._spine = task.spine()
-        self.layers = [Layer(i, copy.deepcopy(module)) for i, module in enumerate(task.layers)]
+        self.layers = [task.layer(index) for index in range(len(task.layers))]
+        for layer in self.layers:
+            layer.share(dict(enumerate(self.layers)))
         self.moments = [
             Moments(m=torch.zeros_like(layer.parameters), v=torch.zeros_like(layer.parameters))
             for layer in self.layers
@@ -45,6 +46,9 @@ class Oracle:
         """One step; returns its loss."""
         leaves = [self._micro_batch(mb) for mb in range(self._task.micro_batches)]
         gradients = [self._tree([leaf[1][layer.index] for leaf in leaves]) for layer in self.layers]
+        for tie in self._spine.ties:
+            end = tie.at + tie.end - tie.begin
+            gradients[tie.home][tie.begin : tie.end] += gradients[tie.layer][tie.at : end]
         blocks = []
         for shard in self._spine.shards():
             begin, end = self._spine.bounds(shard)
@@ -58,7 +62,7 @@ class Oracle:
                 layer.parameters,
                 moments.m,
                 moments.v,
-                gradient * factor,
+                gradient[: len(layer.parameters)] * factor,
                 step=self.step,
             )
         return flat.total_loss([loss for loss, _ in leaves])

@@ -118,7 +118,8 @@ class OuterRound:
             worker=self._worker.name,
             step=self._worker.step,
             rounds=self._worker.rounds,
-            run=f"{self._spine.layer_sizes} {self._spine.vshards} {self.settings.text()}",
+            run=f"{self._spine.layer_sizes} {self._spine.vshards} {self._spine.ties} "
+            + self.settings.text(),
             layout=layout,
             begins=begins,
             saved=() if self._durable is None else tuple(self._durable.rounds()),

@@ -37,15 +37,29 @@ def grouped(pairs: Sequence[tuple[Worker, Worker, VShard]]) -> tuple[Route, ...]
 
 
 def to_owners(layout: Layout, spine: Spine) -> tuple[Route, ...]:
-    """REDUCE: everybody in a stage to the owners of its layers' vshards."""
+    """REDUCE: everybody in a stage to the owners of the vshards that its layers compute with."""
     return grouped(
-        [
-            (worker, layout.owner((layer, v)), (layer, v))
-            for stage in layout.stages
-            for worker in stage.workers
-            for layer in stage.layers
-            for v in range(spine.vshards)
-        ]
+        [(worker, layout.owner(shard), shard) for worker, shard in _computed_with(layout, spine)]
+    )
+
+
+def _computed_with(layout: Layout, spine: Spine) -> tuple[tuple[Worker, VShard], ...]:
+    """Each once, though several layers of a worker may be tied to a vshard."""
+    found = (
+        (worker, shard)
+        for stage in layout.stages
+        for used in [[shard for layer in stage.layers for shard in spine.used(layer)]]
+        for worker in stage.workers
+        for shard in used
+    )
+    return tuple(dict.fromkeys(found))
+
+
+def gradients_in(route: Route, layout: Layout, spine: Spine) -> tuple[tuple[VShard, int], ...]:
+    """REDUCE: of which vshards a route brings the gradients that which layers have made."""
+    held = {layer for i in layout.stages_of(route.source) for layer in layout.stages[i].layers}
+    return tuple(
+        (shard, layer) for shard in route.shards for layer in spine.users(shard) if layer in held
     )
 
 
@@ -72,18 +86,15 @@ Versions = Mapping[Worker, Mapping[VShard, int]]
 def to_stage(
     layout: Layout, spine: Spine, *, step: int, versions: Versions | None = None
 ) -> tuple[Route, ...]:
-    """Parameters from their owners to all in the stage that do not have them at this step.
+    """Parameters from their owners to all who compute with them and do not have them at this step.
 
     versions: None after an update, when nobody has them but the owner.
     """
     return grouped(
         [
-            (layout.owner((layer, v)), worker, (layer, v))
-            for stage in layout.stages
-            for worker in stage.workers
-            for layer in stage.layers
-            for v in range(spine.vshards)
-            if versions is None or versions.get(worker, {}).get((layer, v)) != step
+            (layout.owner(shard), worker, shard)
+            for worker, shard in _computed_with(layout, spine)
+            if versions is None or versions.get(worker, {}).get(shard) != step
         ]
     )
 
@@ -92,20 +103,23 @@ def of_moves(made: Sequence[Move]) -> tuple[Route, ...]:
     return grouped([(move.source, move.target, move.shard) for move in made])
 
 
-def versions_in(layout: Layout, reports: Sequence[Report]) -> Versions:
-    """Of the layers that each has in `layout`: others' parameters are not kept."""
+def versions_in(layout: Layout, reports: Sequence[Report], spine: Spine) -> Versions:
+    """Of what each keeps when it takes its place in `layout`: memory of layers that it has there
+    and had before."""
     layers: dict[Worker, set[int]] = {}
     for stage in layout.stages:
         for worker in stage.workers:
             layers.setdefault(worker, set()).update(stage.layers)
-    return {
-        report.worker: {
+    found = {}
+    for report in reports:
+        had = {layer for each in report.computed for layer in range(each.first, each.last)}
+        has = layers.get(report.worker, set())
+        found[report.worker] = {
             shard: version
             for shard, version in report.parameters.items()
-            if shard[0] in layers.get(report.worker, ())
+            if (carriers := spine.carriers(shard, has)) and carriers <= had
         }
-        for report in reports
-    }
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,9 @@ def split_layers(
 ) -> list[nn.Module]:
     """The model as layers that take and return one tensor each; islands train copies of them.
 
+    A parameter of several layers (a head tied to the embedding, a block used twice) is trained as
+    one.
+
     Splits an nn.Sequential (those within it, too); a module whose parts are, in this order, an
     embedding or two (the second of positions), others, one nn.ModuleList of blocks, others; and
     causal language models of transformers that are built as GPT-2 or Llama are.
@@ -43,12 +46,12 @@ def split_layers(
     example: inputs of one micro-batch, [B, T] tokens or what the model takes. output: what the last
     layer returns, of the whole model; without it model(example), and its `logits` if it has some.
     untie: where layers share a parameter each gets its own, equal at first, and trained apart.
-    Raises MisuseError for shared parameters otherwise, and for a model that cannot be split.
+    Raises MisuseError for a model that cannot be split.
     """
     layers = _layers(model)
     _check_parameters(model, layers)
     _check_bits(model, layers, example, output or _output)
-    return _separated(model, layers, untie=untie)
+    return _separated(layers) if untie else layers
 
 
 class TokensAndPositions(nn.Module):
@@ -222,24 +225,12 @@ def _check_bits(
         )
 
 
-def _separated(model: nn.Module, layers: Sequence[nn.Module], *, untie: bool) -> list[nn.Module]:
+def _separated(layers: Sequence[nn.Module]) -> list[nn.Module]:
     """Every parameter belongs to one layer."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    owner: dict[int, int] = {}
+    known: set[int] = set()
     found: list[nn.Module] = []
-    for index, layer in enumerate(layers):
-        own = [id(parameter) for parameter in layer.parameters()]
-        shared = [one for one in own if one in owner]
-        if shared and not untie:
-            hint = ", for transformers with tie_word_embeddings=False" if _attention(model) else ""
-            raise MisuseError(
-                f"{' and '.join(dict.fromkeys(names[shared[0]]))} is one parameter, of layers "
-                f"{owner[shared[0]]} and {index}, and a parameter has one layer here: make the "
-                f"model without that tie{hint}, or ask for untie=True, which gives each layer a "
-                "copy to train"
-            )
-        owner.update((one, index) for one in own)
-        found.append(copy.deepcopy(layer) if shared else layer)
+    for layer in layers:
+        own = {id(parameter) for parameter in layer.parameters()}
+        found.append(copy.deepcopy(layer) if own & known else layer)
+        known |= own
     return found

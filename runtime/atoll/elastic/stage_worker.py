@@ -6,7 +6,6 @@ worker to another. What a method returns stays the worker's: who keeps it copies
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -126,7 +125,8 @@ class StageWorker:
 
     def forget_reduction(self) -> None:
         """Drops what REDUCE and PREPARE have brought; what was computed stays."""
-        self._totals: dict[VShard, Merger[Tensor]] = {}
+        self._totals: dict[tuple[VShard, int], Merger[Tensor]] = {}
+        self._gradients: dict[VShard, Tensor] = {}
         self._prepared: dict[VShard, Tensor] = {}
 
     def passes(self, stage: Stage) -> Passes:
@@ -163,21 +163,45 @@ class StageWorker:
 
     # ---- REDUCE ----------------------------------------------------------------------------------
 
-    def nodes(self, shard: VShard) -> list[tuple[Node, Tensor]]:
-        """The sums that this worker has of a vshard's gradient, [n] each."""
-        begin, end = self.spine.bounds(shard)
-        sums = self._sums[shard[0]]
-        return [(node, sums.value(node)[begin:end]) for node in sums.nodes()]
+    def nodes(self, shard: VShard, layer: int) -> list[tuple[Node, Tensor]]:
+        """The sums that this worker has of the gradient that a layer makes of a vshard: [n] each,
+        or the tied parameters' part of it for another layer than the vshard's own."""
+        sums = self._sums[layer]
+        if layer == shard[0]:
+            begin, end = self.spine.bounds(shard)
+            return [(node, sums.value(node)[begin:end]) for node in sums.nodes()]
+        return [(node, self._tied_part(sums.value(node), shard, layer)) for node in sums.nodes()]
 
-    def take_nodes(self, shard: VShard, nodes: list[tuple[Node, Tensor]]) -> None:
-        """The owner: sums of one worker of the stage. Copies them."""
-        merger = self._totals.setdefault(shard, Merger(self.spine.micro_batches, flat.add))
+    def _tied_part(self, gradients: Tensor, shard: VShard, layer: int) -> Tensor:
+        found = []
+        for common in self.spine.overlaps(shard, layer):
+            begin = common.tie.at + common.at
+            found.append(gradients[begin : begin + common.end - common.begin])
+        return torch.cat(found)
+
+    def take_nodes(self, shard: VShard, layer: int, nodes: list[tuple[Node, Tensor]]) -> None:
+        """The owner: sums of one worker that has the layer. Copies them."""
+        merger = self._totals.setdefault((shard, layer), Merger(self.spine.micro_batches, flat.add))
         for node, value in nodes:
             merger.put(node, value.clone())
 
+    def gradient(self, shard: VShard) -> Tensor:
+        """The owner: a vshard's whole gradient [n], of all layers that compute with it."""
+        if shard not in self._gradients:
+            own, *others = self.spine.users(shard)
+            total = self._totals[shard, own].total()
+            for layer in others:
+                tied, at = self._totals[shard, layer].total(), 0
+                for common in self.spine.overlaps(shard, layer):
+                    size = common.end - common.begin
+                    total[common.begin : common.end] += tied[at : at + size]
+                    at += size
+            self._gradients[shard] = total
+        return self._gradients[shard]
+
     def squares(self) -> list[float]:
         """The blocks' sums of squares of all vshards that this worker owns."""
-        return [x for shard in self.owned for x in flat.squares(self._totals[shard].total())]
+        return [x for shard in self.owned for x in flat.squares(self.gradient(shard))]
 
     def agree(self, agreed: Agreed) -> None:
         """What everybody's squares and losses came to."""
@@ -189,7 +213,7 @@ class StageWorker:
         """The owner: the vshard's clipped gradient [n], for its backup."""
         if self.agreed is None:
             raise MisuseError("nothing can be prepared before the clip factor is agreed upon")
-        gradient = self._totals[shard].total() * self.agreed.factor
+        gradient = self.gradient(shard) * self.agreed.factor
         self._prepared[shard] = gradient
         return gradient
 
@@ -273,13 +297,19 @@ class StageWorker:
         self.rounds += 1
 
     def write_parameters(self, shard: VShard, p: Tensor, version: int) -> None:
-        """A member of the stage: what the owner's update has made of the vshard's parameters."""
-        begin, end = self.spine.bounds(shard)
-        self.layers[shard[0]].parameters[begin:end].copy_(p)
+        """Who computes with the vshard: what the owner's update has made of its parameters."""
+        for index in self.spine.carriers(shard, self.layers.keys()):
+            layer = self.layers[index]
+            if index == shard[0]:
+                begin, end = self.spine.bounds(shard)
+                layer.parameters[begin:end].copy_(p)
+            for common in self.spine.overlaps(shard, index):
+                end = common.at + common.end - common.begin
+                layer.tied[common.tie][common.at : end].copy_(p[common.begin : common.end])
         self._versions[shard] = version
 
     def behind(self) -> list[VShard]:
-        """Vshards of its layers whose parameters are not those of this step yet."""
+        """Vshards that its layers compute with, whose parameters are not those of this step yet."""
         return [shard for shard, version in self._versions.items() if version != self.step]
 
     # ---- layouts ---------------------------------------------------------------------------------
@@ -291,7 +321,7 @@ class StageWorker:
         self._hold_layers(layout)
         self._versions = dict.fromkeys(self._versions, 0)
         for layer in range(self.spine.layers):
-            begun = self.layers.get(layer) or Layer(layer, copy.deepcopy(self.task.layers[layer]))
+            begun = self.layers.get(layer) or self.task.layer(layer)
             for v in range(self.spine.vshards):
                 shard = (layer, v)
                 begin, end = self.spine.bounds(shard)
@@ -356,14 +386,19 @@ class StageWorker:
         had = self.layers
         self._stages = _stages_of(layout, self.name)
         self.layers = {
-            index: had.get(index) or Layer(index, copy.deepcopy(self.task.layers[index]))
+            index: had.get(index) or self.task.layer(index)
             for first, last in self._stages
             for index in range(first, last)
         }
-        versions = {s: version for s, version in self._versions.items() if s[0] in self.layers}
-        for layer in self.layers.keys() - had.keys():
-            versions |= {(layer, v): -1 for v in range(self.spine.vshards)}
-        self._versions = versions
+        used = dict.fromkeys(s for layer in self.layers for s in self.spine.used(layer))
+        kept = {
+            s: version
+            for s, version in self._versions.items()
+            if s in used and self.spine.carriers(s, self.layers.keys()) <= had.keys()
+        }
+        self._versions = {shard: kept.get(shard, -1) for shard in used}
+        for held in self.layers.values():
+            held.share(self.layers)
         self._begin_step()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,10 @@ import torch
 
 from atoll.elastic import flat
 from atoll.elastic.adamw import AdamW
-from atoll.elastic.identity import Spine
+from atoll.elastic.identity import Spine, Tie
 from atoll.elastic.keyed import work
 from atoll.elastic.outer import DiLoCo
+from atoll.elastic.ties import Plan, plans
 from atoll.errors import MisuseError
 
 if TYPE_CHECKING:
@@ -30,7 +32,8 @@ class Task:
     """A model as a list of layers, its data, and its optimizer.
 
     layers: takes one tensor each and returns one, the first the inputs. Nothing may depend on other
-    samples' statistics (no BatchNorm in training). tokens: of a whole step, the constant that the
+    samples' statistics (no BatchNorm in training). A parameter of several layers is trained as one.
+    tokens: of a whole step, the constant that the
     summed loss is divided by. learning_rate: by step from 0; None: the optimizer's own.
     outer: what this island does with others after a number of steps.
     """
@@ -55,7 +58,6 @@ class Task:
                 f"a step of {self.tokens} tokens does not divide into {self.micro_batches} "
                 "micro-batches of one shape: change one of the two numbers"
             )
-        seen: dict[int, int] = {}
         for index, layer in enumerate(self.layers):
             if any(
                 isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in layer.modules()
@@ -64,21 +66,20 @@ class Task:
                     f"layer {index} has a BatchNorm, whose statistics depend on what is computed "
                     "where: use LayerNorm, RMSNorm or GroupNorm"
                 )
-            for name, parameter in layer.named_parameters():
-                if seen.setdefault(id(parameter), index) != index:
-                    raise MisuseError(
-                        f"parameter {name} of layer {index} belongs to layer {seen[id(parameter)]}"
-                        " as well: tied parameters have one layer here; give each layer its own "
-                        "(atoll.split_layers does with untie=True)"
-                    )
 
     def spine(self) -> Spine:
+        found = plans(self.layers)
         return Spine(
             seed=self.seed,
             micro_batches=self.micro_batches,
-            layer_sizes=tuple(flat.size_of(flat.places(layer)) for layer in self.layers),
+            layer_sizes=tuple(flat.size_of(plan.own) for plan in found),
             vshards=self.vshards,
+            ties=tuple(tie for plan in found for tie in plan.ties),
         )
+
+    def layer(self, index: int) -> Layer:
+        """A copy of this layer, with the parameters that it begins with."""
+        return Layer(index, copy.deepcopy(self.layers[index]), plans(self.layers)[index])
 
     def borders(self) -> list[Tensor]:
         """For each layer what its input looks like, and the last one's output: shape and dtype.
@@ -112,14 +113,32 @@ class Tape:
 class Layer:
     """A layer that somebody holds: its module, computing with its flat parameters."""
 
-    def __init__(self, index: int, module: nn.Module) -> None:
+    def __init__(self, index: int, module: nn.Module, plan: Plan) -> None:
         self.index = index
         self.module = module
-        self.places = flat.places(module)
-        self.parameters = flat.bind(module, self.places)
+        self.parameters = flat.bind(module, plan.own)
         """[n] float32. What is written here is what the module computes with."""
+        self.ties = plan.ties
+        self.tied: dict[Tie, Tensor] = {}
+        """Parameters that have their place in other layers, each flat."""
+        self.places = (*plan.own, *plan.tied)
+        """Of its gradients."""
         named = dict(module.named_parameters())
         self._trained = [named[place.name] for place in self.places]
+        for tie, place in zip(plan.ties, plan.tied, strict=True):
+            self._compute_with(tie, named[place.name].detach().flatten().clone())
+
+    def _compute_with(self, tie: Tie, values: Tensor) -> None:
+        self.tied[tie] = values
+        number = len(self.places) - len(self.ties) + self.ties.index(tie)
+        self._trained[number].data = values.view(self.places[number].shape)
+
+    def share(self, layers: Mapping[int, Layer]) -> None:
+        """Tied parameters lie where their homes are, when these are among `layers`: their memory is
+        there once."""
+        for tie in self.ties:
+            if tie.home in layers:
+                self._compute_with(tie, layers[tie.home].parameters[tie.begin : tie.end])
 
     def forward(self, seed: int, step: int, micro_batch: int, x: Tensor) -> Tape:
         """Cut from the layer before: a stage may end anywhere without a change of one bit."""
@@ -131,7 +150,8 @@ class Layer:
         return Tape(x=x, y=y)
 
     def backward(self, tape: Tape, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
-        """(gradient of the input, or None for integers; gradient of the parameters [n])."""
+        """(gradient of the input, or None for integers; gradient of the parameters: [n], and what
+        belongs to other layers behind it)."""
         inputs = [*([tape.x] if tape.x.requires_grad else []), *self._trained]
         if not inputs:
             return None, torch.zeros(0)

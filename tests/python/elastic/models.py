@@ -71,10 +71,13 @@ def loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
 
 
-def task(*, blocks: int = 3, micro_batches: int = 6, vshards: int = 6) -> Task:
+def task(*, blocks: int = 3, micro_batches: int = 6, vshards: int = 6, tied: bool = False) -> Task:
+    """tied: the head's weight is the embedding's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
         layers = [Embedding(), *(Block() for _ in range(blocks)), Head()]
+        if tied:
+            layers[-1].logits.weight = layers[0].tokens.weight
     return Task(
         seed=7,
         micro_batches=micro_batches,
@@ -108,3 +111,6 @@ def assert_equal(island: LocalIsland, oracle: Oracle) -> None:
     for worker in island.workers.values():
         for index, held in worker.layers.items():
             assert torch.equal(held.parameters, oracle.layers[index].parameters)
+            for tie, values in held.tied.items():
+                home = oracle.layers[tie.home].parameters
+                assert torch.equal(values, home[tie.begin : tie.end])

@@ -8,15 +8,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from histories import MOMENTS, Kills, drawn_layout, names
 from models import assert_equal, task
 
 from atoll.elastic import flat
-from atoll.elastic.identity import Spine
-from atoll.elastic.layout import Layout
 from atoll.elastic.local import LocalIsland, Moment
 from atoll.elastic.oracle import Oracle
-from atoll.elastic.placement import place
-from atoll.elastic.planner import Costs
 from atoll.elastic.transition import (
     even_costs,
     first_layout,
@@ -34,34 +31,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def names(count: int) -> list[str]:
-    return [f"w{i}" for i in range(count)]
-
-
-def drawn_layout(spine: Spine, rng: random.Random) -> Layout:
-    """Any split of the layers, any number of workers in a group and of stages that they take turns
-    with, any deal of micro-batches."""
-    workers = names(rng.randint(1, 6))
-    groups = rng.randint(1, min(len(workers), spine.layers))
-    chunks = 1 if groups == 1 else rng.randint(1, spine.layers // groups)
-    costs = Costs(seconds=tuple(rng.random() + 0.1 for _ in range(spine.layers)))
-    layout = first_layout(spine, workers, pipeline=groups, chunks=chunks, costs=costs)
-    dealt = []
-    for group in layout.groups:
-        own: list[list[int]] = [[] for _ in group]
-        for micro_batch in range(spine.micro_batches):
-            rng.choice(own).append(micro_batch)
-        dealt.append(tuple(map(tuple, own)))
-    return place(
-        1,
-        [
-            replace(stage, micro_batches=dealt[index % groups])
-            for index, stage in enumerate(layout.stages)
-        ],
-        spine,
-    )
 
 
 @pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])
@@ -101,7 +70,7 @@ def test_sums_in_the_workers_order_would_differ(monkeypatch: pytest.MonkeyPatch)
     def naive(worker: object) -> None:
         """Each worker adds up what it has, in its order; the owner adds up the workers' sums."""
 
-        def nodes(shard: tuple[int, int]) -> list[tuple[tuple[int, int], torch.Tensor]]:
+        def nodes(shard: tuple[int, int], layer: int) -> list[tuple[tuple[int, int], torch.Tensor]]:
             begin, end = spine.bounds(shard)
             sums = worker._sums[shard[0]]  # type: ignore[attr-defined]
             own = sums.nodes()
@@ -112,39 +81,6 @@ def test_sums_in_the_workers_order_would_differ(monkeypatch: pytest.MonkeyPatch)
         worker.nodes = nodes  # type: ignore[attr-defined]
 
     assert not torch.equal(parameters(2), parameters(3))
-
-
-class Kills:
-    """Kills workers at the nth time that something has happened."""
-
-    def __init__(self, moment: Moment, nth: int, *dead: str) -> None:
-        self._moment, self._left, self._dead = moment, nth, frozenset(dead)
-        self.happened = False
-
-    def __call__(self, moment: Moment) -> frozenset[str]:
-        if moment == self._moment:
-            self._left -= 1
-            if self._left == 0:
-                self.happened = True
-                return self._dead
-        return frozenset()
-
-
-MOMENTS: list[tuple[Moment, int]] = [
-    ("forward", 1),
-    ("forward", 8),
-    ("backward", 1),
-    ("backward", 7),
-    ("reduce", 4),
-    ("prepare", 3),
-    ("prepare", 30),
-    ("commit", 1),
-    ("commit", 3),
-    ("apply", 1),
-    ("apply", 4),
-    ("gather", 1),
-    ("gather", 20),
-]
 
 
 @pytest.mark.parametrize("dead", ["w0", "w4"])
@@ -293,10 +229,8 @@ def test_bad_layouts_and_schedules_are_refused() -> None:
         LocalIsland(trained, replace(turns, stages=(*turns.stages[:3], other)))
 
 
-def test_tied_parameters_and_batch_statistics_are_refused() -> None:
+def test_batch_statistics_are_refused() -> None:
     trained = task()
-    with pytest.raises(MisuseError, match="tied"):
-        replace(trained, layers=[*trained.layers, trained.layers[0]])
     with pytest.raises(MisuseError, match="BatchNorm"):
         replace(trained, layers=[torch.nn.BatchNorm1d(3)])
 

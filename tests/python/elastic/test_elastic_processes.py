@@ -43,9 +43,13 @@ def context() -> ForkServerContext:
 
 @pytest.fixture(scope="module")
 def right() -> Right:
+    return trained(tied=False)
+
+
+def trained(*, tied: bool) -> Right:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    oracle = Oracle(task(blocks=2, micro_batches=4, vshards=6))
+    oracle = Oracle(task(blocks=2, micro_batches=4, vshards=6, tied=tied))
     losses = [oracle.train_step() for _ in range(STEPS)]
     torch.set_num_threads(before)
     return oracle, losses
@@ -169,6 +173,29 @@ def test_a_kill_changes_no_bit_where_workers_have_stages_in_turns(
             assert found["critical"] == 0
             layouts = [decode(text.encode()) for text in found["layouts"].values()]
             assert {(len(each.stages), each.chunks) for each in layouts} == {(4, 2)}
+
+
+@pytest.mark.parametrize(
+    ("death", "chunks"),
+    [
+        # The head's worker, when it has sent a part of its sums to the embedding's owners.
+        (Death(what="nodes", nth=3, stage=1), 1),
+        pytest.param(Death(what="parameters", nth=3, stage=0), 1, marks=full),
+        pytest.param(Death(what="gradient", nth=3, stage=1, position=1), 2, marks=full),
+    ],
+    ids=lambda each: getattr(each, "what", each),
+)
+def test_a_kill_changes_no_bit_where_the_head_is_tied_to_the_embedding(
+    death: Death, chunks: int, context: ForkServerContext, tmp_path: Path
+) -> None:
+    right = trained(tied=True)
+    story = Story(steps=STEPS, deaths=(death,), chunks=chunks, tied=True)
+    with Job(context, tmp_path, story, "abcd") as job:
+        for found in job.found(right, deaths=1):
+            assert found["recoveries"] >= 1
+            assert found["critical"] == 0
+            layouts = [decode(text.encode()) for text in found["layouts"].values()]
+            assert all(each.stage_of_layer(0) != each.stage_of_layer(3) for each in layouts)
 
 
 FIRST = Death(what="nodes", nth=1, position=1)

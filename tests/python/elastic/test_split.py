@@ -114,31 +114,27 @@ def test_what_the_last_layer_returns_can_be_said() -> None:
     assert len(layers) == 4
 
 
-def test_a_tied_head_is_refused_or_gets_its_own() -> None:
+def test_a_tied_head_stays_tied_or_gets_its_own() -> None:
     model = made()
     model.head.weight = model.tokens.weight
-    with pytest.raises(MisuseError) as error:
-        atoll.split_layers(model, EXAMPLE)
-    assert str(error.value) == (
-        "tokens.weight and head.weight is one parameter, of layers 0 and 3, and a parameter has "
-        "one layer here: make the model without that tie, or ask for untie=True, which gives each "
-        "layer a copy to train"
-    )
+    layers = atoll.split_layers(model, EXAMPLE)
+    assert layers[3].get_parameter("1.weight") is model.tokens.weight
+    (tie,) = task_of(layers).spine().ties
+    assert (tie.home, tie.layer, tie.end - tie.begin) == (0, 3, VOCABULARY * WIDTH)
     layers = atoll.split_layers(model, EXAMPLE, untie=True)
     copied = layers[3].state_dict()["1.weight"]
     assert torch.equal(copied, model.head.weight)
     assert copied.data_ptr() != model.head.weight.data_ptr()
     assert model.head.weight is model.tokens.weight
-    with pytest.raises(MisuseError, match="belongs to layer 0 as well"):
-        task_of([layers[0], layers[1], nn.Sequential(model.norm, model.head)])
-    task_of(layers)
+    assert task_of(layers).spine().ties == ()
 
 
 def test_a_block_that_is_used_twice_is_shared_parameters() -> None:
     block = Block()
     model = nn.Sequential(Embedding(), block, block, Head())
-    with pytest.raises(MisuseError, match="of layers 1 and 2"):
-        atoll.split_layers(model, EXAMPLE)
+    spine = task_of(atoll.split_layers(model, EXAMPLE)).spine()
+    assert {(tie.home, tie.layer) for tie in spine.ties} == {(1, 2)}
+    assert spine.layer_sizes[2] == 0
     layers = atoll.split_layers(model, EXAMPLE, untie=True)
     assert not {*map(id, layers[1].parameters())} & {*map(id, layers[2].parameters())}
 

@@ -117,6 +117,7 @@ class Story:
     checkpoint_url: str | None = None
     tolerant: bool = False
     capability: tuple[str, str] = ("", "")
+    tied: bool = False
     leave_together: bool = False
 
 
@@ -126,7 +127,7 @@ def run(port: int, name: str, out: Path, story: Story) -> None:
         os.environ["ATEN_CPU_CAPABILITY"] = story.capability[1]
     torch.set_num_threads(1)
     killer = Killer(story.deaths, out / f"{name}.died")
-    told = task(blocks=2, micro_batches=4, vshards=6)
+    told = task(blocks=2, micro_batches=4, vshards=6, tied=story.tied)
     settings = {"coordinator": f"127.0.0.1:{port}", "job": "reef", "island": name, "probe": False}
     if story.checkpoint_url is not None:
         settings |= {"checkpoint_url": story.checkpoint_url, "checkpoint_every": 2}

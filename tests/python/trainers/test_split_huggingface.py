@@ -44,8 +44,8 @@ def model_of(kind: str, **settings: Any) -> Any:
     else:
         small = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2}
         small |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6}
-    tied = {"tie_word_embeddings": False, "vocab_size": VOCABULARY}
-    config = getattr(transformers, f"{kind}Config")(**{**small, **tied, **settings})
+    untied = {"tie_word_embeddings": False, "vocab_size": VOCABULARY}
+    config = getattr(transformers, f"{kind}Config")(**{**small, **untied, **settings})
     name = "GPT2LMHeadModel" if kind == "GPT2" else f"{kind}ForCausalLM"
     return getattr(transformers, name)(config)
 
@@ -68,11 +68,24 @@ def test_layers_have_the_models_bits_and_gradients(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["GPT2", "Llama"])
-def test_stages_train_it_as_one_process_does(kind: str) -> None:
+def test_a_head_that_is_tied_to_the_embedding_is_one_parameter(kind: str) -> None:
+    model = model_of(kind, tie_word_embeddings=True)
+    layers = atoll.split_layers(model, EXAMPLE)
+    assert layers[-1].get_parameter("1.weight") is model.get_input_embeddings().weight
+    model.eval()
+    x = EXAMPLE
+    for layer in layers:
+        x = layer.eval()(x)
+    assert torch.equal(x, model(EXAMPLE, use_cache=False).logits)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("kind", ["GPT2", "Llama"])
+def test_stages_train_it_as_one_process_does(kind: str, tied: bool) -> None:
     """With GPT-2's own dropouts, whose draws belong to layers then."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    model = model_of(kind)
+    model = model_of(kind, tie_word_embeddings=tied)
     told = Task(
         seed=1,
         micro_batches=4,
@@ -82,18 +95,15 @@ def test_stages_train_it_as_one_process_does(kind: str) -> None:
         loss=loss,
         tokens=4 * SEQUENCES * POSITIONS,
     )
+    assert bool(told.spine().ties) == tied
     oracle = Oracle(told)
     island = LocalIsland(told, first_layout(told.spine(), ["a", "b", "c"], pipeline=2))
     assert [island.train_step() for _ in range(2)] == [oracle.train_step() for _ in range(2)]
     torch.set_num_threads(before)
 
 
-def test_what_ties_its_head_is_refused_or_untied() -> None:
+def test_what_ties_its_head_may_be_untied() -> None:
     model = model_of("GPT2", tie_word_embeddings=True)
-    with pytest.raises(MisuseError) as error:
-        atoll.split_layers(model, EXAMPLE)
-    assert "transformer.wte.weight and lm_head.weight is one parameter" in str(error.value)
-    assert "tie_word_embeddings=False" in str(error.value)
     layers = atoll.split_layers(model, EXAMPLE, untie=True)
     assert not {*map(id, layers[0].parameters())} & {*map(id, layers[-1].parameters())}
 
