@@ -173,6 +173,24 @@ def modules_of_tests_differ_in_name(root: Path) -> Iterator[str]:
             yield f"{path.relative_to(root)}: {first.relative_to(root)} has that name, too"
 
 
+def no_test_imports_from_a_conftest(root: Path) -> Iterator[str]:
+    """Every folder's has that name: which one is imported depends on what runs beside it."""
+    base = root / "tests" / "python"
+    for path in python_files(base):
+        for line, name in imports(path, base):
+            if name.split(".")[0] == "conftest":
+                yield f"{path.relative_to(root)}:{line}: imports from a conftest; use a module"
+
+
+def the_launchers_tests_lie_as_it_does(root: Path) -> Iterator[str]:
+    """In folders of the same names."""
+    base = root / "tests" / "python" / "launcher"
+    for path in sorted(base.rglob("test_*.py")):
+        folder = path.parent.relative_to(base)
+        if not (root / "launcher" / "atoll_launcher" / folder).is_dir():
+            yield f"{path.relative_to(root)}: the launcher has no folder {folder}"
+
+
 RULES: list[Rule] = [
     runtime_never_imports_launcher,
     pure_parts_import_nothing_impure,
@@ -181,6 +199,8 @@ RULES: list[Rule] = [
     files_are_short,
     the_launcher_is_in_folders,
     modules_of_tests_differ_in_name,
+    no_test_imports_from_a_conftest,
+    the_launchers_tests_lie_as_it_does,
 ]
 
 
@@ -203,6 +223,9 @@ VIOLATIONS: list[tuple[Rule, str, str]] = [
     (core_includes_nothing_of_python_or_grpc, "csrc/atoll/x/a.cpp", '# include "pybind11/stl.h"'),
     (core_includes_nothing_of_python_or_grpc, "csrc/atoll/a.cpp", "#include <grpcpp/grpcpp.h>"),
     (modules_of_tests_differ_in_name, "tests/python/b/test_a.py", ""),
+    (no_test_imports_from_a_conftest, "tests/python/b/test_b.py", "from conftest import x"),
+    (no_test_imports_from_a_conftest, "tests/python/b/test_b.py", "import conftest"),
+    (the_launchers_tests_lie_as_it_does, "tests/python/launcher/b/test_b.py", ""),
     (files_are_short, "csrc/atoll/a.cpp", "\n" * (MAX_LINES + 1)),
     (files_are_short, "launcher/atoll_launcher/a.py", "\n" * (MAX_LINES + 1)),
 ]
@@ -212,7 +235,8 @@ VIOLATIONS: list[tuple[Rule, str, str]] = [
 def clean_tree(tmp_path: Path) -> Path:
     """A small tree that keeps all rules."""
     files = {
-        "tests/python/a/test_a.py": "",
+        "tests/python/a/test_a.py": "from other import conftest",
+        "tests/python/launcher/test_main.py": "",
         "runtime/atoll/__init__.py": "import time",
         "runtime/atoll/impure.py": "import torch.nn",
         "runtime/atoll/errors.py": "import enum",

@@ -13,7 +13,6 @@ from typing import Any
 import fsspec
 import pytest
 import torch
-from states import Reader, groups, save, snapshot
 
 from atoll.checkpoint import rules
 from atoll.checkpoint.local import STALE_S, LocalDraft
@@ -21,6 +20,7 @@ from atoll.checkpoint.places import Place, open_place
 from atoll.checkpoint.read import problem_of, survey
 from atoll.checkpoint.write import retire
 from atoll.errors import CheckpointError, ConfigError
+from states import Reader, groups, save, snapshot
 
 
 @pytest.fixture(params=["folder", "file", "memory", "fsspec"])

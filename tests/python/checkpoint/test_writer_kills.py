@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 import torch
 import writer_loop
-from states import Reader, save
 from test_session_checkpoints import Method, make
 
 from atoll.checkpoint.local import STALE_S, TEMPORARY
 from atoll.checkpoint.places import open_place
 from atoll.checkpoint.read import survey
 from forked import forkserver
+from states import Reader, save
 
 KILLS = 15
 

@@ -6,9 +6,9 @@ import os
 import resource
 from multiprocessing.connection import Connection
 
-import states
 import torch
 
+import states
 from atoll.checkpoint import rules
 from atoll.checkpoint.places import open_place
 from atoll.checkpoint.read import survey

@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_coordinator import FakeCoordinator
 
 from atoll.pb import control_pb2 as pb
 from atoll_launcher.islands.preflight import job_name, make_log_dir
 from atoll_launcher.islands.run import joining_names
 from atoll_launcher.main import main
 from atoll_launcher.settings import load_settings
+from fake_coordinator import FakeCoordinator
 from ports import free_port
 
 

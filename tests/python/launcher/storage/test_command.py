@@ -7,10 +7,10 @@ import secrets
 from pathlib import Path
 
 import pytest
-from states import save
 
 from atoll.checkpoint.places import open_place
 from atoll_launcher.main import main
+from states import save
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from conftest import Launch, wait_for_death
+from launched import Launch, wait_for_death
 
 pytestmark = pytest.mark.processes
 

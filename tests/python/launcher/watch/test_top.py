@@ -12,14 +12,14 @@ import sys
 import termios
 
 import pytest
-from fake_coordinator import FakeCoordinator
 from rich.console import Console
 
 from atoll.pb import control_pb2 as pb
 from atoll_launcher.watch.dashboard import Dashboard
 from atoll_launcher.watch.links import Link
 from atoll_launcher.watch.top_view import Known, picture
-from conftest import DEADLINE_S
+from fake_coordinator import FakeCoordinator
+from launched import DEADLINE_S
 
 
 def a_status(islands: int) -> pb.StatusReply:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from states import groups, save
 
 from atoll.checkpoint.places import open_place
 from atoll_launcher.main import main
+from states import groups, save
 
 
 def export(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Launch
+from launched import Launch
 
 pytestmark = pytest.mark.processes
 

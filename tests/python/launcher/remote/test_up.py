@@ -11,17 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from far_hosts import SSHD, Sshd
 
 from atoll.errors import ConfigError
 from atoll_launcher.main import main
 from atoll_launcher.remote import far_commands as up_commands
 from atoll_launcher.remote.request import read
 from atoll_launcher.remote.up import how_they_left
-from conftest import DEADLINE_S, Launch, processes_with
+from far_hosts import SSHD, Sshd
+from launched import DEADLINE_S, Launch, processes_with
 from ports import free_port
 
-WORKER = Path(__file__).parents[1] / "processes" / "worker.py"
+WORKER = Path(__file__).parents[2] / "processes" / "worker.py"
 ENDLESS = "--elements=64 --samples=1000000 --batch-size=1 --step-s=0.02"
 
 FILE = """

@@ -17,7 +17,7 @@ from atoll.config import SessionSettings, variables
 from atoll_launcher.main import cli
 from atoll_launcher.settings import TOKEN_VARIABLE, RunSettings
 
-OPS = Path(__file__).parents[3] / "ops"
+OPS = Path(__file__).parents[4] / "ops"
 SLURM, JOBSET, SKYPILOT = OPS / "slurm.sbatch", OPS / "jobset.yaml", OPS / "skypilot.yaml"
 yaml = pytest.importorskip("yaml")  # of the test extra
 

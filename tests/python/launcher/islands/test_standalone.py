@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Launch
+from launched import Launch
 from ports import free_port
 
 pytestmark = pytest.mark.processes

@@ -22,9 +22,9 @@ from atoll_launcher.main import main
 from atoll_launcher.measure import bench_island, bench_report
 from atoll_launcher.measure.bench_report import Machine, others_busy
 from atoll_launcher.measure.bench_request import Request, check_memory, parse_request, parse_size
-from conftest import Launch
+from launched import Launch
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.mark.parametrize(

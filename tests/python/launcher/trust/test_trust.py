@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Launch
+from launched import Launch
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 

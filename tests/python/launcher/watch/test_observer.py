@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_coordinator import FakeCoordinator
 
 from atoll.pb import control_pb2 as pb
 from atoll_launcher.islands.job import metrics_url
 from atoll_launcher.watch.observer import departure_name, fetch_history, job_event
 from atoll_launcher.watch.plain import plain_line
-from conftest import Launch
+from fake_coordinator import FakeCoordinator
+from launched import Launch
 
 
 def peer(number: int, **report: Any) -> pb.PeerStatus:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from conftest import DEADLINE_S, Launch, Launcher
+from launched import DEADLINE_S, Launch, Launcher
 
 pytestmark = pytest.mark.processes
 
-WORKER = Path(__file__).parents[1] / "processes" / "worker.py"
+WORKER = Path(__file__).parents[2] / "processes" / "worker.py"
 # Rounds of two steps, and far more of them than a test lasts.
 ENDLESS = (
     str(WORKER), "--elements=64", "--samples=1000000", "--batch-size=1", "--step-s=0.02",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from atoll_launcher.main import main
-from conftest import Launch
+from launched import Launch
 
 pytestmark = pytest.mark.processes
 

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_coordinator import FakeCoordinator
 
 from atoll_launcher.islands.supervisor import KILL_AFTER_S
-from conftest import DEADLINE_S, Launch, processes_with, wait_for_death
+from fake_coordinator import FakeCoordinator
+from launched import DEADLINE_S, Launch, processes_with, wait_for_death
 
 pytestmark = pytest.mark.processes
 
