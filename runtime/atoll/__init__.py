@@ -14,6 +14,7 @@ Heavy modules are imported when they are first used.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from atoll import errors
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from atoll.replicas.parallel import FaultTolerantDDP
     from atoll.session import Session, join
     from atoll.state.tensors import SharedTensors
+
+# gRPC's own resolver asks DNS servers: not what else the system resolves names by (nsswitch, mDNS,
+# VPNs), and where no server answers not even /etc/hosts. It reads this once, when it is imported.
+os.environ.setdefault("GRPC_DNS_RESOLVER", "native")
 
 __version__ = "0.1.0"
 

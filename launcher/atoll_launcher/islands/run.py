@@ -84,9 +84,10 @@ async def _run(
         log_dir = preflight.make_log_dir(settings.log_dir, found.name)
         plan = _plan(request, settings, access, found, log_dir)
         operator = None if settings.authority is None else settings.authority / "operator"
+        own = access.folder if operator is None else operator
         display = make_display(found.name, plain=settings.plain, quiet=settings.quiet)
         try:
-            with whereabouts.told(found.address, operator):
+            with whereabouts.told(found.address, own, operates=operator is not None):
                 verdict, failure = await Job(plan, display, events).run()
         finally:
             display.close()

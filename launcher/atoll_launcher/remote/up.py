@@ -179,7 +179,8 @@ class Up:
         )
         observing: asyncio.Future[None] | None = None
         try:
-            with whereabouts.told(self._address, self._trust.folder / "operator"):
+            operator = self._trust.folder / "operator"
+            with whereabouts.told(self._address, operator, operates=True):
                 self._start_coordinator()
                 await self._coordinator_answers()
                 if not self._verdict.done():

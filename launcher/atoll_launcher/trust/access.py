@@ -18,10 +18,12 @@ LOCAL = "island"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """identity: with which the launcher asks; None: in the clear. variables: for the islands'
-    environment. name: of the islands, as the certificate says; empty: any."""
+    """identity: with which the launcher asks; None: in the clear. folder: where that is, if it is
+    in one. variables: for the islands' environment. name: of the islands, as the certificate says;
+    empty: any."""
 
     identity: Identity | None = None
+    folder: Path | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     name: str = ""
 
@@ -43,19 +45,25 @@ def access_of(settings: AllSettings, *, hosts: bool, token: str | None) -> Acces
         Identity.in_folder(place).checked(datetime.now(UTC))
         return Access(
             identity=Identity.in_folder(authority / Role.COORDINATOR.value),
+            folder=authority / Role.COORDINATOR.value,
             variables={"ATOLL_TLS_DIR": str(place.resolve())},
         )
     own = identity_of(settings.session.value)
     if own is None:
         return Access()
     holder = own.checked(datetime.now(UTC))
-    return Access(identity=own, name=holder.name if holder.role is Role.ISLAND else "")
+    return Access(
+        identity=own,
+        folder=settings.session.value.tls_dir,
+        name=holder.name if holder.role is Role.ISLAND else "",
+    )
 
 
 def _with(identity: Identity, place: Path) -> Access:
     holder = identity.checked(datetime.now(UTC))
     return Access(
         identity=identity,
+        folder=place,
         variables={"ATOLL_TLS_DIR": str(place.resolve())},
         name=holder.name,
     )

@@ -1,6 +1,6 @@
 """Which job a command means when it names none: ATOLL_COORDINATOR's, or the one started here.
 
-`atoll run --standalone` and `atoll up` say so in `.atoll/running/` of their folder, while they run.
+`atoll run` and `atoll up` say so in `.atoll/running/` of their folder, while they run.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ HOME = Path(".atoll/running")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whereabouts:
-    """A job's coordinator, and the folder of a certificate for it."""
+    """A job's coordinator, and the folder of a certificate for it: an operator's, or what may only
+    look."""
 
     address: str
     tls: Path | None = None
+    operates: bool = False
 
 
 @contextlib.contextmanager
-def told(address: str, tls: Path | None) -> Iterator[None]:
+def told(address: str, tls: Path | None, *, operates: bool) -> Iterator[None]:
     """Say where the job is, as long as the context lasts. A read-only folder is no obstacle."""
     known = {
         "address": address,
         "tls": None if tls is None else str(tls.resolve()),
+        "operates": operates,
         "pid": os.getpid(),
     }
     path = HOME / f"{os.getpid()}.json"
@@ -52,7 +55,8 @@ def find(address: str | None, env: Mapping[str, str]) -> Whereabouts:
             parse_addresses(address)
         except ValueError as error:
             raise LauncherError(f"{address}: {error}") from None
-        return Whereabouts(address=address, tls=_tls_of(address))
+        known = (one for one in _running() if one.address == address)
+        return next(known, Whereabouts(address=address))
     if named := env.get("ATOLL_COORDINATOR"):
         return find(named, {})
     here = _running()
@@ -85,10 +89,6 @@ def is_address(word: str) -> bool:
     return True
 
 
-def _tls_of(address: str) -> Path | None:
-    return next((one.tls for one in _running() if one.address == address), None)
-
-
 def _running() -> list[Whereabouts]:
     found: dict[str, Whereabouts] = {}
     for path in sorted(HOME.glob("*.json")):
@@ -100,7 +100,16 @@ def _running() -> list[Whereabouts]:
         except (OSError, ValueError, KeyError, TypeError):
             continue
         tls = known.get("tls")
-        found[known["address"]] = Whereabouts(
-            address=known["address"], tls=None if tls is None else Path(tls)
+        one = Whereabouts(
+            address=known["address"],
+            tls=None if tls is None else Path(tls),
+            operates=bool(known.get("operates")),
         )
+        # The folder of `atoll up` may also be that of an island, which may do less.
+        if one.address not in found or _rank(one) > _rank(found[one.address]):
+            found[one.address] = one
     return list(found.values())
+
+
+def _rank(one: Whereabouts) -> tuple[bool, bool]:
+    return one.operates, one.tls is not None
