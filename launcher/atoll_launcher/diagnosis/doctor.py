@@ -22,6 +22,7 @@ from atoll.pb import control_pb2 as pb
 from atoll.trust.why import refusal
 from atoll_launcher import exit_codes
 from atoll_launcher.diagnosis import probes, rules
+from atoll_launcher.diagnosis.path_size import largest
 from atoll_launcher.diagnosis.probes import Echoes, PathFacts
 from atoll_launcher.diagnosis.rules import Finding, Level
 from atoll_launcher.exit_codes import LauncherError
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
 
 COLORS = {Level.OK: "32", Level.WARN: "33", Level.FAIL: "31"}
 RECONNECT = "check the address, that the coordinator runs, and firewalls between"
-SHORT_S = 8.0
+SLOW_S = 2.0
+"""A coordinator that has not answered by then is perhaps one to which large packets do not come."""
+SHORT_S = 20.0
+"""Most of it, if a path that swallows large packets has to be measured."""
 
 
 def run_doctor(address: str | None, identity: Identity | None, *, as_json: bool) -> int:
@@ -52,12 +56,14 @@ async def _show(address: str | None, identity: Identity | None, *, as_json: bool
     return found
 
 
-async def why_not_joined(address: str, identity: Identity | None) -> list[str]:
+async def why_not_joined(
+    address: str, identity: Identity | None, error: LauncherError
+) -> list[str]:
     """The short form, after a join has failed: what is not as it should be, in a few seconds."""
     lines = []
     try:
         async with asyncio.timeout(SHORT_S):
-            async for finding in _way(address, identity):
+            async for finding in _way(address, identity, error):
                 if finding.level is not Level.OK:
                     lines.append(line(finding, colored=False))
             lines += [
@@ -104,9 +110,11 @@ async def _examine(address: str | None, identity: Identity | None) -> AsyncItera
                 yield finding
 
 
-async def _way(address: str, identity: Identity | None) -> AsyncIterator[Finding]:
+async def _way(
+    address: str, identity: Identity | None, known: LauncherError
+) -> AsyncIterator[Finding]:
     for one in parse_addresses(address):
-        async for step in _reach(one, identity):
+        async for step in _reach(one, identity, known):
             if isinstance(step, Finding):
                 yield step
 
@@ -140,8 +148,11 @@ def _certificate(identity: Identity | None) -> Iterable[Finding]:
     yield rules.certificate(who, (ends - datetime.now(UTC)).total_seconds() / 86400)
 
 
-async def _reach(address: str, identity: Identity | None) -> AsyncIterator[Any]:
-    """Findings on the way to a coordinator; facts about the path, and its status, if it answers."""
+async def _reach(
+    address: str, identity: Identity | None, known: LauncherError | None = None
+) -> AsyncIterator[Any]:
+    """Findings on the way to a coordinator; facts about the path, and its status, if it answers.
+    known: why it does not, if it was asked already."""
     host, port = parse_address(address)
     try:
         found = await asyncio.to_thread(probes.resolve, host, port)
@@ -162,23 +173,52 @@ async def _reach(address: str, identity: Identity | None) -> AsyncIterator[Any]:
         return
     yield rules.ok("port", f"{address} takes connections")
     yield facts
-    try:
-        status = await fetch_status(address, identity)
-    except LauncherError as error:
-        yield await _no_status(address, identity, error)
+    asked = asyncio.ensure_future(_asked(address, identity, known))
+    hole = None
+    if not (await asyncio.wait({asked}, timeout=SLOW_S))[0]:
+        # With certificates nothing at all is answered where large packets vanish: they fill them.
+        hole = await _swallowed(address, identity, facts)
+    if hole is not None:
+        asked.cancel()
+        yield hole
         return
+    answer = await asked
+    if isinstance(answer, LauncherError):
+        yield await _no_status(address, identity, answer, facts)
+        return
+    status = answer
     lead = "stands by" if status.standby else f"view {status.epoch}"
     yield rules.ok("coordinator", f"job '{status.job}', {lead}, {len(status.peers)} peers")
     yield status
 
 
-async def _no_status(address: str, identity: Identity | None, error: LauncherError) -> Finding:
+async def _asked(
+    address: str, identity: Identity | None, known: LauncherError | None
+) -> pb.StatusReply | LauncherError:
+    if known is not None:
+        return known
+    try:
+        return await fetch_status(address, identity)
+    except LauncherError as error:
+        return error
+
+
+async def _swallowed(address: str, identity: Identity | None, facts: PathFacts) -> Finding | None:
+    """Whether the way swallows large packets; None: it does not."""
+    size = await largest((facts.address, parse_address(address)[1]), identity, facts.mtu)
+    return None if size is None else rules.large_packets(False, size)
+
+
+async def _no_status(
+    address: str, identity: Identity | None, error: LauncherError, facts: PathFacts
+) -> Finding:
     if "stands by" in str(error):
         return rules.warn("coordinator", str(error), "name all of the job's coordinators")
     why = await asyncio.to_thread(refusal, address, identity, now=datetime.now(UTC))
     if why is not None:
         return rules.fail("coordinator", why.text, why.step)
-    return rules.fail("coordinator", str(error), RECONNECT)
+    hole = await _swallowed(address, identity, facts)
+    return hole or rules.fail("coordinator", str(error), RECONNECT)
 
 
 async def _measure(
@@ -200,8 +240,9 @@ async def _measure(
     yield rules.round_trip(facts.rtt_s)
     yield rules.versions(__version__, reply.software_version)
     yield rules.clock(skew_s, unsure_s, certificates=identity is not None)
-    passes = await echoes.large_passes()
-    yield rules.large_messages(passes)
+    passes = await echoes.comes_back(probes.LARGE_BYTES)
+    hole = None if passes else await _swallowed(address, identity, facts)
+    yield hole or rules.large_packets(passes, None)
     if passes:
         async for finding in _rates(echoes, facts):
             yield finding

@@ -30,6 +30,8 @@ ECHO_S = 5.0
 RATE_S = 1.0
 """Of each of four measurements of a rate."""
 PINGS = 8
+LARGE_BYTES = 1 << 16
+"""Of an echo: many full packets."""
 DIALS = 16
 
 
@@ -122,12 +124,12 @@ class Echoes:
         assert best is not None
         return best
 
-    async def large_passes(self) -> bool:
-        """Whether 64 KiB come there and back."""
+    async def comes_back(self, size: int, *, within_s: float = ECHO_S) -> bool:
+        """Whether so many bytes go there and come back. Raises AioRpcError."""
         async with self._stubs(1) as (stub,):
             try:
-                request = pb.EchoRequest(payload=bytes(1 << 16), reply_bytes=1 << 16)
-                await stub.Echo(request, timeout=ECHO_S)
+                request = pb.EchoRequest(payload=bytes(size), reply_bytes=size)
+                await stub.Echo(request, timeout=within_s)
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                     return False

@@ -72,14 +72,25 @@ def mtu(path_mtu: int, mss: int) -> Finding:
     return ok("mtu", text)
 
 
-def large_messages(passed: bool) -> Finding:
-    """Whether full-sized packets arrive, when small ones do."""
+def large_packets(passed: bool, largest: int | None) -> Finding:
+    """Whether full packets arrive, when small ones do. largest: bytes of those that do, if that was
+    found out."""
+    about = "large packets"
     if passed:
-        return ok("large packets", "arrive in both directions")
+        return ok(about, "arrive in both directions")
+    if largest is None:
+        return fail(
+            about,
+            "small messages are answered, large ones are not, of whatever packets",
+            "look for a firewall or a middlebox that ends or holds up connections on the way",
+        )
     return fail(
-        "large packets",
-        "small messages are answered, large ones are not: packets of full size get lost on the way",
-        "sysctl -w net.ipv4.tcp_mtu_probing=1, or a smaller MTU: ip link set dev DEV mtu 1400",
+        about,
+        f"an MTU black hole: packets of up to {largest} bytes arrive, larger ones vanish, and "
+        'nobody says so (ICMP "too big" is dropped on the way)',
+        f"on this machine, which is enough: ip link set dev DEV mtu {largest} (DEV: ip route get "
+        "ADDRESS); or let ICMP type 3 code 4 (IPv6: type 2) through. net.ipv4.tcp_mtu_probing does "
+        "not help: handshakes end before it does",
     )
 
 

@@ -131,10 +131,10 @@ async def _coordinator(
         return
     try:
         status = await fetch_status(request.join, access.identity)
-    except LauncherError:
+    except LauncherError as error:
         from atoll_launcher.diagnosis.doctor import why_not_joined
 
-        for finding in await why_not_joined(request.join, access.identity):
+        for finding in await why_not_joined(request.join, access.identity, error):
             print(finding, file=sys.stderr)
         raise
     if settings.job is not None and settings.job != status.job:

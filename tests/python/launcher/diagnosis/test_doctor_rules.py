@@ -15,7 +15,9 @@ MB = 1e6
     [
         (rules.mtu(1500, 1448), Level.OK, ""),
         (rules.mtu(1200, 1148), Level.WARN, "MTU"),
-        (rules.large_messages(False), Level.FAIL, "tcp_mtu_probing=1"),
+        (rules.large_packets(True, None), Level.OK, ""),
+        (rules.large_packets(False, 1300), Level.FAIL, "mtu 1300"),
+        (rules.large_packets(False, None), Level.FAIL, "middlebox"),
         # 100 Mbit/s over 80 ms has 1 MB under way, and one connection needs twice that.
         (rules.buffers(12.5 * MB, 0.08, 4 << 20, 6 << 20), Level.OK, ""),
         (rules.buffers(12.5 * MB, 0.08, 1 << 20, 6 << 20), Level.WARN, 'wmem="4096 65536 2097152"'),
