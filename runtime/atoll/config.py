@@ -390,7 +390,7 @@ class SessionSettings:
         "Folder or URL (s3://bucket/run) of the job's checkpoints, which all islands reach; "
         "not set: none are written or restored.",
     )
-    checkpoint_every: int = setting(10, "Rounds between two checkpoints.", minimum=1)
+    checkpoint_every: int = setting(10, "Rounds (or steps) between two checkpoints.", minimum=1)
     checkpoint_keep: int = setting(3, "Complete checkpoints that are kept.", minimum=1)
     checkpoint_close_s: float = setting(
         60.0, "How long closing a session may wait for its last checkpoint.", minimum=0

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from atoll import errors
-from atoll.checkpoint.keeper import Checkpoints, open_checkpoints
+from atoll.checkpoint.keeper import Saved, open_checkpoints
+from atoll.checkpoint.turns import Turns
 from atoll.client import identity_of, make_client
 from atoll.collectives.calls import CollectiveCalls
 from atoll.collectives.in_flight import Collectives
@@ -67,14 +68,13 @@ class Session(CollectiveCalls):
         self._closed = False
         self._entered = False
         self._method: Method | None = None
-        self._round_epoch = 0  # the view in which the last round's exchange ran
+        self._saving = Turns(self._was_oldest)
         self._client = make_client(
             settings, self.island, on_op_ended=self._op_ended, on_fence_over=self._fence_over
         )
         self._reporter = Reporter(self._client.report)
         self._collectives: Collectives | None = None
         self._metrics: IslandMetrics | None = None
-        self._checkpoints: Checkpoints | None = None
         self._state: StateSync | None = None
         self._sigterm: SigtermNotice | None = None
 
@@ -158,13 +158,20 @@ class Session(CollectiveCalls):
     def attach(self, method: Method) -> None:
         """Called by a method: makes this session a member that holds the method's state."""
         self._share(method, lambda: self._restore(method))
-        self._method = method
+        self._method = self._saving.saved = method
         self.report(phase="training", round=method.round)
 
-    def share(self, shared: SharedState) -> StateSync:
+    def share(self, shared: SharedState, saved: Saved | None = None) -> StateSync:
         """Makes this session a member that holds a state of the caller's own, without a method:
-        there are then neither `batches` nor checkpoints. Raises what `attach` does."""
-        return self._share(shared, lambda: False)
+        there are then no `batches`, and checkpoints of `saved` alone, which `step_over` writes.
+        Raises what `attach` does."""
+        sync = self._share(shared, lambda: saved is not None and self._saving.restore(saved))
+        self._saving.saved = saved
+        return sync
+
+    def step_over(self, epoch: int) -> None:
+        """A step of the shared state has committed in view `epoch`: saved, if it is due."""
+        self._saving.round_over(epoch)
 
     def batches(
         self,
@@ -278,9 +285,7 @@ class Session(CollectiveCalls):
                 used={share.peer.hex(): share.spans for share in used},
             )
         )
-        self._round_epoch = epoch
-        if self._checkpoints is not None and self._method is not None and self._is_oldest():
-            self._checkpoints.round_over(self._method, epoch=epoch)
+        self._saving.round_over(epoch)
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -329,7 +334,7 @@ class Session(CollectiveCalls):
         try:
             if self._client.membership().ended is None:
                 if reason in (Departure.FINISHED, Departure.DRAINED):
-                    self._finish_checkpoints()
+                    self._saving.finish(self.settings.checkpoint_close_s)
                 self._client.leave(reason, timeout_s)
         finally:
             self._client.close()
@@ -342,7 +347,7 @@ class Session(CollectiveCalls):
     def _leave(self) -> None:
         if self.settings.coordinator is not None:
             self._client.leave(Departure.DRAINED, 10.0)
-            self._finish_checkpoints()
+            self._saving.finish(self.settings.checkpoint_close_s)
 
     def _start(self) -> None:
         self._client.start()
@@ -369,38 +374,25 @@ class Session(CollectiveCalls):
                 raise
             self.report(metrics_port=port)
         try:
-            self._checkpoints = open_checkpoints(
+            self._saving.checkpoints = open_checkpoints(
                 self.settings, self.island, self._reporter.notice, self._metrics
             )
         except errors.ConfigError:
             self.close()
             raise
 
-    def _is_oldest(self) -> bool:
-        """Whether this island was the oldest in the last round, which all its members agree on."""
+    def _was_oldest(self, epoch: int) -> bool:
+        """Whether this island was the oldest in a round's view, which its members agree on."""
         try:
-            return self.members_of(self._round_epoch)[0] == self.peer_id
+            return self.members_of(epoch)[0] == self.peer_id
         except errors.MisuseError:
             return False
 
     def _restore(self, method: Method) -> bool:
-        """The members start from this island's state: the newest checkpoint, if it is newer."""
-        if self._checkpoints is None:
+        if not self._saving.restore(method):
             return False
-        found = self._checkpoints.restore(method)
-        if found is None:
-            return False
-        method.restored(found.manifest.values)
         self._journal(Restart(time_s=time.time(), restored=method.round, epoch=self.view.epoch))
         return True
-
-    def _finish_checkpoints(self) -> None:
-        if self._checkpoints is None:
-            return
-        method = self._method if self._round_epoch and self._is_oldest() else None
-        self._checkpoints.finish(
-            method, epoch=self._round_epoch, timeout_s=self.settings.checkpoint_close_s
-        )
 
     def _raw_ops(self) -> Collectives:
         if self._closed or self._collectives is None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 GROUP = "parameters"
+BUFFERS = "buffers"
+"""Which replicas' checkpoints hold, too: a model is not whole without a batch norm's, say."""
 _BESIDE = {".json", ".jinja", ".model", ".py", ".txt"}
 """Suffixes of what is copied: configurations, tokenizers, templates, a model's own code."""
 
@@ -105,20 +107,22 @@ def _newest_whole(
 
 
 def _parameters(place: Place, entry: Entry) -> dict[str, torch.Tensor]:
-    """Raises CheckpointError for a checkpoint that is damaged, or that holds no parameters."""
+    """And buffers. Raises CheckpointError for a checkpoint that is damaged, or holds no
+    parameters."""
     import torch
 
     files = () if entry.manifest is None else entry.manifest.files
-    targets = {
-        name: torch.empty(shape, dtype=getattr(torch, dtype))
-        for file in files
-        if file.group == GROUP
-        for name, (dtype, shape) in file.tensors.items()
-    }
-    load_some(place, entry, {GROUP: targets})
-    if not targets:
+    targets: dict[str, dict[str, torch.Tensor]] = {GROUP: {}, BUFFERS: {}}
+    for file in files:
+        if file.group in targets:
+            targets[file.group] |= {
+                name: torch.empty(shape, dtype=getattr(torch, dtype))
+                for name, (dtype, shape) in file.tensors.items()
+            }
+    load_some(place, entry, targets)
+    if not targets[GROUP]:
         raise CheckpointError(f"{place.url}/{entry.name} holds no group {GROUP}")
-    return targets
+    return targets[GROUP] | targets[BUFFERS]
 
 
 def _untrained(model: Path, trained: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -34,7 +34,13 @@ Tell = Callable[[str, str], None]
 class Saved(Protocol):
     """What a method shows to checkpoints. Called by the user's thread only."""
 
-    round: int
+    @property
+    def round(self) -> int:
+        """What checkpoints are counted by."""
+
+    @property
+    def counts(self) -> str:
+        """What `round` counts, for people: "round" or "step"."""
 
     def snapshot(self) -> Snapshot:
         """The state at the end of the last round, lent for as long as the snapshot lives."""
@@ -66,17 +72,25 @@ class Checkpoints:
         self._thread: threading.Thread | None = None
         self._began_s = 0.0
         self._begun: int | None = None  # the last round of which a write was begun
+        self._warned = False  # of rounds that went without while this write is under way
+
+    def is_due(self, round_: int) -> bool:
+        """Whether the end of this round calls for a checkpoint."""
+        return rules.is_due(round_, self._every)
 
     def round_over(self, method: Saved, *, epoch: int) -> None:
         """Called by the island whose turn it is to write, at the end of every round."""
-        if not rules.is_due(method.round, self._every):
+        if not self.is_due(method.round):
             return
         if self._writing():
-            logger.warning(
-                "round %d: no checkpoint, the one before has been under way for %.0f s",
-                method.round,
-                time.monotonic() - self._began_s,
-            )
+            if not self._warned:  # steps may be short: once for each write
+                logger.warning(
+                    "%s %d: no checkpoint, the one before has been under way for %.0f s",
+                    method.counts,
+                    method.round,
+                    time.monotonic() - self._began_s,
+                )
+            self._warned = True
             self._count("skipped")
             return
         self._begin(method, epoch)
@@ -96,7 +110,7 @@ class Checkpoints:
             self._wait(end)
             if self._writing():
                 self._fail(
-                    f"round {method.round}: the last checkpoint was not written within "
+                    f"{method.counts} {method.round}: the last checkpoint was not written within "
                     f"{timeout_s:g} s of closing"
                 )
                 return False
@@ -122,7 +136,10 @@ class Checkpoints:
             on_damaged=damaged,
         )
         if found is not None:
-            text = f"restored round {found.manifest.round} from {self._place.url}/{found.name}"
+            text = (
+                f"restored {method.counts} {found.manifest.round} from "
+                f"{self._place.url}/{found.name}"
+            )
             logger.info("%s", text)
             self._tell("restored", text)
         return found
@@ -139,23 +156,27 @@ class Checkpoints:
     def _begin(self, method: Saved, epoch: int) -> None:
         snapshot = method.snapshot()
         self._begun = snapshot.round
+        self._warned = False
         self._began_s = time.monotonic()
         self._thread = threading.Thread(
-            target=self._write, args=(snapshot, epoch), name="atoll-checkpoint", daemon=True
+            target=self._write,
+            args=(snapshot, method.counts, epoch),
+            name="atoll-checkpoint",
+            daemon=True,
         )
         self._thread.start()
 
-    def _write(self, snapshot: Snapshot, epoch: int) -> None:
+    def _write(self, snapshot: Snapshot, counts: str, epoch: int) -> None:
         try:
             written = write(self._place, snapshot, self._origin, epoch=epoch)
         except Exception as error:  # noqa: BLE001 - the thread's top: training goes on
             self._fail(
-                f"round {snapshot.round}: no checkpoint at {self._place.url}: {_text(error)}; "
+                f"{counts} {snapshot.round}: no checkpoint at {self._place.url}: {_text(error)}; "
                 "training goes on"
             )
             return
         text = (
-            f"checkpoint of round {snapshot.round}: {written.manifest.nbytes / 1e6:.1f} MB "
+            f"checkpoint of {counts} {snapshot.round}: {written.manifest.nbytes / 1e6:.1f} MB "
             f"in {written.seconds:.2f} s, {self._place.url}/{written.name}"
         )
         logger.info("%s", text)

@@ -33,6 +33,8 @@ _GROUPS = {"theta": "parameters"}
 class SharedOuter:
     """Outer state, round and data position of a method, published under their revision."""
 
+    counts = "round"  # what `round` counts, in checkpoints' messages
+
     def __init__(
         self,
         session: Session,

@@ -29,12 +29,13 @@ def _nothing() -> None:
 
 
 class Exchange:
-    """`revision`: ops of the channel absorbed. `serve` is called when the state may be wanted."""
+    """`revision`: ops of the channel absorbed. `epoch`: of the view in which the last step was
+    completed. `serve` is called when the state may be wanted."""
 
     def __init__(self, session: Session, buckets: Sequence[Combining], *, channel: int) -> None:
         self.session = session
         self.channel = channel
-        self.revision = 0
+        self.revision = self.epoch = 0
         self.position = Position(buckets=len(buckets))
         self.serve: Callable[[], None] = _nothing
         self._buckets = buckets
@@ -130,6 +131,6 @@ class Exchange:
                 totals.append(total)
         whole = len(totals) == before.buckets
         after = positions.begun(before.buckets, members, step=before.step + whole)
-        self.position = after
+        self.position, self.epoch = after, epoch
         self._begin()
         return totals if whole else None

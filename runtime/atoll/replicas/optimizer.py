@@ -13,6 +13,7 @@ import torch
 
 from atoll import errors
 from atoll.replicas import state as states
+from atoll.replicas.durable import DurableReplicas
 from atoll.replicas.position import begun, from_json, to_json
 from atoll.state.manifest import Manifest, bytes_of, describe, encode
 
@@ -30,8 +31,9 @@ class FaultTolerantOptimizer:
     """Wraps any torch optimizer of a `FaultTolerantDDP` model's parameters.
 
     Making one joins the view: the job's parameters, buffers, optimizer state and step are fetched,
-    or this replica brings its own. Schedulers go on the wrapped optimizer; derive them from
-    `ddp.step`, a joiner receives the groups' present learning rates alone.
+    or this replica brings its own, or the newest checkpoint's (settings `checkpoint_...`), which
+    the oldest replica writes. Schedulers go on the wrapped optimizer; derive them from `ddp.step`,
+    a joiner receives the groups' present learning rates alone.
     """
 
     def __init__(self, ddp: FaultTolerantDDP, inner: torch.optim.Optimizer) -> None:
@@ -51,7 +53,7 @@ class FaultTolerantOptimizer:
         self._offered: frozenset[PeerId] = frozenset()
         self._told_s = 0.0
         states.described(ddp.module, inner)  # raises for what cannot be shared
-        self._sync = self._session.share(self)
+        self._sync = self._session.share(self, DurableReplicas(ddp, inner))
         self._exchange.serve = self._serve
         while self._exchange.slot is None:  # the running step is others' work
             self._finish(self._exchange.complete(0.0))
@@ -145,6 +147,7 @@ class FaultTolerantOptimizer:
             self.skipped += 1
             logger.error("step %d: the gradient is not finite; left out by all", self._ddp.step)
         self._serve()
+        self._session.step_over(self._exchange.epoch)
         now = time.monotonic()
         if now - self._told_s >= _REPORT_S:
             self._told_s = now

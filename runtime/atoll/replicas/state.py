@@ -71,17 +71,21 @@ def host_bytes(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
+def persistent_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Those that a checkpoint holds: all but the buffers that torch does not save either."""
+    transient = {
+        f"buffer.{prefix}.{name}" if prefix else f"buffer.{name}"
+        for prefix, module in model.named_modules()
+        for name in module._non_persistent_buffers_set
+    }
+    found = model_tensors(model).items()
+    return {name: tensor for name, tensor in found if name not in transient}
+
+
 def check(manifest: Manifest, model: torch.nn.Module, identity: Mapping[str, Any]) -> None:
     """Raises MismatchError for a manifest of another model or other settings, or of a size that no
     optimizer's state has."""
-    theirs = manifest.values.get("identity")
-    for key, mine in identity.items():
-        if not isinstance(theirs, dict) or theirs.get(key) != mine:
-            found = theirs.get(key) if isinstance(theirs, dict) else None
-            raise MismatchError(
-                f"this replica has {key} = {mine}, the job {found}; start it with the same model "
-                "and settings"
-            )
+    check_identity(manifest.values, identity)
     mine = model_tensors(model)
     sizes = {entry.name: entry.nbytes for entry in manifest.tensors}
     for name, tensor in mine.items():
@@ -96,6 +100,18 @@ def check(manifest: Manifest, model: torch.nn.Module, identity: Mapping[str, Any
         raise MismatchError(f"the job's optimizer state has {rest} bytes, more than {most}")
 
 
+def check_identity(values: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Raises MismatchError when shared values are of other settings than these."""
+    theirs = values.get("identity")
+    for key, mine in identity.items():
+        if not isinstance(theirs, dict) or theirs.get(key) != mine:
+            found = theirs.get(key) if isinstance(theirs, dict) else None
+            raise MismatchError(
+                f"this replica has {key} = {mine}, the job {found}; start it with the same model "
+                "and settings"
+            )
+
+
 def adopt(
     manifest: Manifest,
     received: Sequence[torch.Tensor],
@@ -107,23 +123,33 @@ def adopt(
     entries = zip(manifest.values["tensors"], manifest.tensors, received, strict=True)
     found: dict[str, torch.Tensor] = {}
     for (name, kind, shape), entry, data in entries:
-        dtype = getattr(torch, str(kind), None)
-        if name != entry.name or not isinstance(dtype, torch.dtype):
+        dtype = dtype_of(kind)
+        if name != entry.name:
             raise ValueError(f"{name} is {kind}, beside {entry.name}")
         if math.prod(shape) * dtype.itemsize != entry.nbytes:
             raise ValueError(f"{name} is {kind} {shape} in {entry.nbytes} bytes")
         found[name] = data.view(dtype).reshape(shape)
+    load(found, manifest.values, model_tensors(model), inner)
+
+
+def load(
+    found: Mapping[str, torch.Tensor],
+    values: Mapping[str, Any],
+    mine: Mapping[str, torch.Tensor],
+    inner: torch.optim.Optimizer,
+) -> None:
+    """Puts found tensors and values into the model, whose tensors are `mine`, and the optimizer.
+    Raises what `adopt` does; nothing has changed then."""
     held: dict[int, dict[str, Any]] = {}
     for name, tensor in found.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
             held.setdefault(int(index), {})[key] = tensor.clone()
-    for index, key, value in manifest.values["scalars"]:
+    for index, key, value in values["scalars"]:
         held.setdefault(int(index), {})[str(key)] = value
-    mine = model_tensors(model)
     for name, tensor in mine.items():
         if found[name].shape != tensor.shape or found[name].dtype != tensor.dtype:
-            raise ValueError(f"{name} is {tuple(found[name].shape)}")
+            raise ValueError(f"{name} is {_kind(found[name])} {list(found[name].shape)}")
     own = inner.state_dict()["param_groups"]
     parameters = [p for group in inner.param_groups for p in group["params"]]
     for number, state in held.items():
@@ -132,11 +158,19 @@ def adopt(
                 state[key] = _like(parameters[number], value)
     groups = [
         {key: _as(before.get(key), value) for key, value in group.items()}
-        for group, before in zip(manifest.values["groups"], own, strict=True)
+        for group, before in zip(values["groups"], own, strict=True)
     ]
     inner.load_state_dict({"state": held, "param_groups": groups})
     for name, tensor in mine.items():
         tensor.copy_(found[name])
+
+
+def dtype_of(kind: object) -> torch.dtype:
+    """By its name, "bfloat16" say. Raises ValueError for another name."""
+    dtype = getattr(torch, str(kind), None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"{kind} is not a dtype")
+    return dtype
 
 
 def _like(parameter: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
