@@ -1,5 +1,8 @@
 """A model's gradients in buckets: flat fp32 vectors on the host, in the order in which they come.
 
+Gradients of 16-bit parameters are widened on their way in, which is exact, added up in fp32, and
+rounded once, to nearest, on their way out.
+
 Thread: whichever runs the backward pass, one at a time.
 """
 
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
 
 FIRST_BYTES = 1 << 20
 """The first bucket is small, so that its exchange begins early."""
+
+
+KINDS = ("float32", "bfloat16", "float16")
+"""Of parameters. A wider one's gradient would lose digits in fp32."""
 
 
 def planned(sizes: Sequence[int], *, first: int, others: int) -> list[list[int]]:
@@ -40,6 +47,7 @@ class Bucket:
         self.parameters = tuple(parameters)
         self.numel = sum(local_of(parameter).numel() for parameter in parameters)
         self._waiting: set[int] = set()
+        self._narrow = [p for p in parameters if p.dtype.itemsize < 4]
 
     def arm(self) -> None:
         """A backward pass begins."""
@@ -86,6 +94,13 @@ class Bucket:
             grads = [local_of(p.grad) for p in self.parameters if p.grad is not None]
             torch._foreach_copy_(grads, views)
 
+    def is_rounded_well(self) -> bool:
+        """Whether no total overflowed in a parameter's narrower format."""
+        import torch
+
+        grads = [local_of(p.grad) for p in self._narrow if p.grad is not None]
+        return not grads or bool(torch.stack([g.isfinite().all() for g in grads]).all())
+
     def clear(self) -> None:
         """The gradients are gone."""
         for parameter in self.parameters:
@@ -103,16 +118,17 @@ class Bucket:
 
 def buckets_of(model: torch.nn.Module, nbytes: int | None) -> list[Bucket]:
     """The trainable parameters in buckets of about `nbytes`; None: in one. Raises TensorError for
-    one that is not fp32, MisuseError when there is none."""
-    import torch
-
+    one of a dtype that is not in KINDS, MisuseError when there is none."""
     trained: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if parameter.dtype != torch.float32:
-            kind = str(parameter.dtype).removeprefix("torch.")
-            raise TensorError(f"parameter {name} is {kind}; only float32 is supported")
+        kind = str(parameter.dtype).removeprefix("torch.")
+        if kind not in KINDS:
+            raise TensorError(
+                f"parameter {name} is {kind}; gradients are added up in float32, so it must be "
+                f"one of {', '.join(KINDS)}"
+            )
         trained.append(parameter)
     if not trained:
         raise MisuseError("the model has no trainable parameter")

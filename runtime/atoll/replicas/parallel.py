@@ -81,6 +81,9 @@ class FaultTolerantDDP(torch.nn.Module):
             loss(ddp(x[index]), y[index]).backward()
         optimizer.step()        # False: a replica was lost; nothing has changed, do it again
 
+    Parameters are fp32, bf16 or fp16, mixed as they may be. Gradients travel and are added up in
+    fp32; the total is rounded once, to the parameter's dtype.
+
     Consistency class: identical, parameters and optimizer state. Bytes per step and replica:
     2 (N - 1) / N S; fixed: (N - 1) K S, K the most tree nodes that a replica sends (1 where N
     divides G and both are powers of two). S: 4 bytes a parameter.
@@ -107,7 +110,7 @@ class FaultTolerantDDP(torch.nn.Module):
         in one op; of sharded replicas all are in one. channel: whose ops these are. All must be
         equal on all replicas.
 
-        Raises MisuseError, and TensorError for parameters that are not fp32.
+        Raises MisuseError, and TensorError for parameters that are not fp32, bf16 or fp16.
         """
         super().__init__()
         combining.check(batch, replicas=replicas, micro_batches=micro_batches)
@@ -231,13 +234,13 @@ class FaultTolerantDDP(torch.nn.Module):
 
     def load(self, totals: list[torch.Tensor]) -> None:
         """The gradients are these, by bucket."""
-        self._run.finite = all(map(_is_finite, totals))
+        finite = all(map(_is_finite, totals))
         for number, total in enumerate(totals):
-            known = self._views[number]
+            known, bucket = self._views[number], self._buckets[number]
             of_total = known is not None and total is known.total
-            self._buckets[number].scatter(
-                known.of_total if known and of_total else self._buckets[number].views(total)
-            )
+            bucket.scatter(known.of_total if known and of_total else bucket.views(total))
+            finite = finite and bucket.is_rounded_well()
+        self._run.finite = finite
 
     def is_finite(self) -> bool:
         """Whether the gradients that were loaded last are."""
