@@ -69,15 +69,18 @@ def serve(
 
 
 def trust_options(tls: Path | None, authority: Path | None) -> dict[str, Any]:
-    """`identity` and `authority` of ServerOptions, from their folders. Raises ConfigError."""
+    """`identity`, `authority` and `remembered` of ServerOptions, from their folders. Raises
+    ConfigError."""
     from atoll.trust.authority import Authority
     from atoll.trust.identity import Identity
+    from atoll.trust.remembered import Remembered
 
     if authority is not None and tls is None:
         raise ConfigError("--authority goes with --tls: certificates are signed over TLS alone")
     return {
         "identity": None if tls is None else Identity.in_folder(tls),
         "authority": None if authority is None else Authority.load(authority),
+        "remembered": None if authority is None else Remembered(authority),
     }
 
 

@@ -116,10 +116,14 @@ def show(place: Path, *, as_json: bool) -> list[str]:
     return [f"{holder}: until {end:%F %T} UTC ({state})", f"sha256 {facts['sha256']}"]
 
 
-def save_identity(folder: Path, identity: Identity) -> None:
-    """Writes the three files of a new identity. Raises ConfigError."""
+def save_identity(folder: Path, identity: Identity, *, replace: bool = False) -> None:
+    """Writes the three files of a new identity, and never over another one unless told to. Raises
+    ConfigError."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if replace:
+            for name in (CERT_FILE, KEY_FILE, CA_FILE):
+                (folder / name).unlink(missing_ok=True)
         write_secret(folder / KEY_FILE, identity.key)
         write_public(folder / CERT_FILE, identity.certificate)
         write_public(folder / CA_FILE, identity.authorities)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+from cryptography import x509
 
 from atoll.control.channel import open_channel
 from atoll.errors import CannotJoin, ConfigError
@@ -25,7 +26,9 @@ from atoll.trust.identity import (
     channel_options,
     stranger_credentials,
 )
+from atoll.trust.names import Role, holder_of
 from atoll.trust.tokens import Token, TokenRefused, read
+from atoll.trust.why import refusal
 from atoll_launcher import exit_codes
 from atoll_launcher.exit_codes import LauncherError
 from atoll_launcher.trust.certs import save_identity
@@ -36,7 +39,7 @@ CALL_TIMEOUT_S = 10.0
 
 def enroll(text: str, *, island: str, folder: Path | None) -> tuple[Identity, Path]:
     """The identity that a token gives, and its folder. One that is there already, and still good,
-    is used again, so that the same command can be given twice.
+    is used again, so that the same command can be given twice; one that is void is replaced.
 
     Raises ConfigError, LauncherError and CannotJoin.
     """
@@ -46,17 +49,32 @@ def enroll(text: str, *, island: str, folder: Path | None) -> tuple[Identity, Pa
         raise ConfigError(f"--token: {error}") from None
     name = token.island or island or socket.gethostname()
     place = folder or Path(".atoll") / f"identity-{_plain(token.job)}-{_plain(name)}"
-    if (place / CERT_FILE).exists():
-        identity = Identity.in_folder(place)
-        identity.checked(datetime.now(UTC))
-        return identity, place
+    there = Identity.in_folder(place) if (place / CERT_FILE).exists() else None
+    if there is not None and not _is_void(there, token, is_named=folder is not None):
+        there.checked(datetime.now(UTC))
+        return there, place
     key, request = new_request(name)
     address, authority = fetch_authority(token, timeout_s=CALL_TIMEOUT_S)
     certificate = asyncio.run(_signed(token, text, address, authority, name, request))
     identity = Identity(certificate=certificate, key=key, authorities=authority)
     identity.checked(datetime.now(UTC))
-    save_identity(place, identity)
+    save_identity(place, identity, replace=there is not None)
     return identity, place
+
+
+def _is_void(there: Identity, token: Token, *, is_named: bool) -> bool:
+    """Whether the token is to replace an identity. One that the user has named is his affair, but
+    for an island's that has only grown old: `atoll up` comes with a token every time, and whom an
+    operator has revoked is not to come back by that."""
+    now = datetime.now(UTC)
+    try:
+        made = x509.load_pem_x509_certificate(there.certificate)
+        is_old = now >= made.not_valid_after_utc and holder_of(made).role is Role.ISLAND
+    except ValueError:
+        return False
+    if is_old or is_named:
+        return is_old
+    return any(refusal(one, there, now=now) for one in token.enroll.split(","))
 
 
 async def _signed(

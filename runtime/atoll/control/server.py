@@ -83,6 +83,7 @@ class CoordinatorServer:
             job=options.coordinator.job,
             identity=options.identity,
             authority=options.authority,
+            remembered=options.remembered,
             term=lambda: self._term,
             leading=self._term_or_abort,
             on_refused=self.metrics.refused,

@@ -9,6 +9,7 @@ from atoll.store import Store
 from atoll.store.memory import MemoryStore
 from atoll.trust.authority import Authority
 from atoll.trust.identity import Identity
+from atoll.trust.remembered import Remembered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,3 +27,5 @@ class ServerOptions:
     """With it, TLS: callers need certificates of the job."""
     authority: Authority | None = None
     """With it, joiners get certificates for tokens."""
+    remembered: Remembered | None = None
+    """Of that authority; None: what is revoked and used is known to the store alone."""

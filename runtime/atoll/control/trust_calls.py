@@ -20,6 +20,7 @@ from atoll.pb import control_pb2 as pb
 from atoll.trust.authority import CLOCK_SKEW
 from atoll.trust.enrollment import Enrollment, EnrollmentRefused, admit, certify
 from atoll.trust.names import Role, holder_of, may_speak_for, speaks_for
+from atoll.trust.remembered import Remembered
 
 if TYPE_CHECKING:
     from atoll.control.term import Term
@@ -39,6 +40,7 @@ class Trust:
         job: str,
         identity: Identity | None,
         authority: Authority | None,
+        remembered: Remembered | None,
         term: Callable[[], Term | None],
         leading: Callable[[Any], Awaitable[Term]],
         on_refused: Callable[[str], None],
@@ -47,6 +49,7 @@ class Trust:
         work."""
         self._job = job
         self._authority = authority
+        self._remembered = remembered or Remembered(None)
         self._term = term
         self._leading = leading
         self._on_refused = on_refused
@@ -139,21 +142,27 @@ class Trust:
             certificate = certify(enrollment, admission, authority, now=now)
             key = hashlib.sha256(request.request).hexdigest()
             token = admission.token
+            self._refuse_used(self._remembered.used_by(token.id), key)
             await term.handled(
                 Redeem(token=token.id, key=key, expires_s=token.expires_s, unix_s=now.timestamp())
             )
             if self._term() is not term:
                 await self._leading(context)
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "ask again: the lead has changed")
-            if term.machine.redeemed_by(token.id) != key:
-                raise EnrollmentRefused(
-                    "used", "the token was used already; ask the operator for another one"
-                )
+            self._refuse_used(term.machine.redeemed_by(token.id) or "", key)
+            self._remembered.use(token.id, key, expires_s=token.expires_s, now_s=now.timestamp())
         except EnrollmentRefused as refused:
             self._on_refused(refused.reason)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(refused))
             raise AssertionError("abort raises") from None
         return pb.EnrollReply(certificate=certificate, authorities=authority.pem)
+
+    def _refuse_used(self, by: str | None, key: str) -> None:
+        """Raises EnrollmentRefused for a token that came with another key before."""
+        if by not in (None, key):
+            raise EnrollmentRefused(
+                "used", "the token was used already; ask the operator for another one"
+            )
 
     async def revoke(self, request: pb.RevokeRequest, context: Any) -> pb.RevokeReply:
         await self.require(context, Role.OPERATOR, Role.COORDINATOR)
@@ -161,19 +170,20 @@ class Trust:
         islands = sorted(
             island for island in term.machine.islands if request.name in may_speak_for(island)
         )
-        await term.handled(
-            Revoke(name=request.name, islands=frozenset(islands), unix_s=time.time())
-        )
+        now_s = time.time()
+        self._remembered.revoke(request.name, now_s)
+        await term.handled(Revoke(name=request.name, islands=frozenset(islands), unix_s=now_s))
         if self.gate is not None:  # nobody new comes in; who is there hears why it is put out
             asyncio.get_running_loop().call_later(LAST_WORD_S, self.gate.put_out)
         return pb.RevokeReply(islands=islands)
 
     def _is_revoked(self, caller: Caller) -> bool:
-        term = self._term()
-        if term is None or caller.holder is None:
+        if caller.holder is None:
             return False
+        name, term = caller.holder.name, self._term()
+        in_job_s = 0.0 if term is None else term.machine.revoked_s(name)
         issued_s = caller.valid_from_s + CLOCK_SKEW.total_seconds()
-        return issued_s <= term.machine.revoked_s(caller.holder.name)
+        return issued_s <= max(in_job_s, self._remembered.revoked_s(name))
 
 
 def _require_coordinator(role: Role, own: str, job: str) -> None:
