@@ -19,6 +19,7 @@ from atoll.config import parse_address, parse_addresses, parse_hosts, session_se
 from atoll.control.diagnosis import ECHO_BYTES_PER_S
 from atoll.errors import ConfigError
 from atoll.pb import control_pb2 as pb
+from atoll.trust.exposure import is_loopback
 from atoll.trust.why import refusal
 from atoll_launcher import exit_codes
 from atoll_launcher.diagnosis import probes, rules
@@ -246,7 +247,7 @@ async def _measure(
     if passes:
         async for finding in _rates(echoes, facts):
             yield finding
-    async for finding in _both_ways(echoes, status):
+    async for finding in _both_ways(echoes, facts, status):
         yield finding
 
 
@@ -265,16 +266,20 @@ async def _rates(echoes: Echoes, facts: PathFacts) -> AsyncIterator[Finding]:
         yield rules.buffers(rate, facts.rtt_s, int(most[0][-1]), int(most[1][-1]))
 
 
-async def _both_ways(echoes: Echoes, status: pb.StatusReply) -> AsyncIterator[Finding]:
+async def _both_ways(
+    echoes: Echoes, facts: PathFacts, status: pb.StatusReply
+) -> AsyncIterator[Finding]:
     settings = session_settings({})
     reached = True
+    # In a job beyond this machine the question is whether islands here could be dialled, and not
+    # whether they listen on loopback, as without a word they do.
+    here_alone = is_loopback(settings.bind_host) and not is_loopback(facts.address)
+    bound = ("::" if ":" in facts.address else "0.0.0.0") if here_alone else settings.bind_host
     try:
-        answer = await echoes.dialled_back(settings.bind_host)
+        answer = await echoes.dialled_back(bound)
+        announced = [] if here_alone else parse_hosts(settings.advertise_host)
         back = rules.reached_back(
-            answer.seen,
-            list(answer.problems),
-            parse_hosts(settings.advertise_host),
-            bound=settings.bind_host,
+            answer.seen, list(answer.problems), announced, here_alone=here_alone
         )
         reached = not any(answer.problems)
         yield back
@@ -283,6 +288,9 @@ async def _both_ways(echoes: Echoes, status: pb.StatusReply) -> AsyncIterator[Fi
         yield rules.warn("reached from outside", f"could not be tried: {details}", "try again")
     endpoints: dict[str, list[tuple[str, int]]] = {}
     for peer in status.peers:
+        known = endpoints.setdefault(peer.info.island, [])
         for endpoint in peer.info.endpoints:
-            endpoints.setdefault(peer.info.island, []).append((endpoint.host, endpoint.port))
+            # Behind NAT: that loopback is its own, not ours.
+            if is_loopback(facts.address) or not is_loopback(endpoint.host):
+                known.append((endpoint.host, endpoint.port))
     yield rules.islands(await probes.reach(endpoints), reached=reached)

@@ -188,7 +188,7 @@ async def reach(endpoints: dict[str, list[tuple[str, int]]]) -> dict[str, str]:
     room = asyncio.Semaphore(DIALS)
 
     async def one(addresses: list[tuple[str, int]]) -> str:
-        problem = "no address"
+        problem = "it advertises no address that others could dial"
         for host, port in addresses:
             async with room:
                 try:

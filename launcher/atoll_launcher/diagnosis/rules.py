@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from atoll.trust.exposure import is_loopback
 from atoll_launcher.watch.plain import scaled
 
 LONG_RTT_S = 0.02
@@ -179,17 +180,10 @@ def versions(own: str, theirs: str) -> Finding:
 
 
 def reached_back(
-    seen: str, problems: Sequence[str], announced: Sequence[str], *, bound: str = ""
+    seen: str, problems: Sequence[str], announced: Sequence[str], *, here_alone: bool = False
 ) -> Finding:
     """Whether the coordinator reached ports that were opened for it at the address that it saw.
-    bound: ATOLL_BIND_HOST, where islands here listen."""
-    if any(problems) and _loopback(bound) and not _loopback(seen):
-        return warn(
-            "reached from outside",
-            f"no: islands here listen on {bound} alone; the coordinator sees {seen}",
-            "fine if the others can be reached: links are made from either side. Else "
-            f"ATOLL_BIND_HOST=0.0.0.0 and ATOLL_ADVERTISE_HOST={seen}",
-        )
+    here_alone: nothing was said of where islands here listen, which then is loopback."""
     if any(problems):
         return warn(
             "reached from outside",
@@ -197,17 +191,18 @@ def reached_back(
             "fine if the others can be reached: links are made from either side. Else open the "
             "ports of islands, or advertise an address that works: ATOLL_ADVERTISE_HOST",
         )
-    if announced and seen not in announced and not _loopback(seen):
+    if here_alone:
+        return ok(
+            "reached from outside",
+            f"yes, as {seen}: with --advertise {seen} others can dial islands of this machine",
+        )
+    if announced and seen not in announced and not is_loopback(seen):
         return warn(
             "reached from outside",
             f"yes, as {seen}; but islands here would announce {', '.join(announced)}",
             f"ATOLL_ADVERTISE_HOST={seen}, and ATOLL_BIND_HOST=0.0.0.0",
         )
     return ok("reached from outside", f"yes, as {seen}")
-
-
-def _loopback(host: str) -> bool:
-    return host.startswith("127.") or host == "::1"
 
 
 def islands(problems: dict[str, str], *, reached: bool) -> Finding:

@@ -99,12 +99,17 @@ def launcher(request: UpRequest, name: str, token: str, fingerprint: str) -> Com
     ]  # fmt: skip
     env = {
         "ATOLL_TOKEN": token,
-        "ATOLL_TLS_DIR": f".atoll/identity-{name}-{fingerprint[:12]}",
+        "ATOLL_TLS_DIR": identity_folder(name, fingerprint),
         "ATOLL_BIND_HOST": host.binds,
         "ATOLL_ADVERTISE_HOST": host.reached_at,
         **_environment(host),
     }
     return Command(words=on(host, words), env=env)
+
+
+def identity_folder(name: str, fingerprint: str) -> str:
+    """Return where a host keeps its key and certificate, under its folder."""
+    return f".atoll/identity-{name}-{fingerprint[:12]}"
 
 
 def islands_of(name: str, host: HostTable) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from typing import assert_never
 from atoll.pb import control_pb2 as pb
 from atoll.trust.identity import Identity
 from atoll_launcher import exit_codes
+from atoll_launcher.diagnosis.doctor import why_not_joined
 from atoll_launcher.exit_codes import LauncherError
 from atoll_launcher.islands import preflight
 from atoll_launcher.islands import supervisor_events as sv
@@ -47,6 +48,9 @@ LEAVE_S = 45.0
 """The same, when islands leave politely: for that they have 30 s unless ATOLL_LEAVE_S differs."""
 FINAL = frozenset({exit_codes.USAGE, exit_codes.BELOW_MINIMUM, exit_codes.WORKER_FAILED})
 """With these a launcher has given up what it was to supervise; all else may be its connection."""
+VOID = "was revoked"
+"""In the last words of a launcher that the coordinator has turned away: what was put out in an
+earlier run."""
 WANTED = {"drained": DRAINED, **PUT_OUT}
 """What operators want of an island, by the reason for which it then leaves."""
 OWN_WORDS = frozenset({"started", "finished", "stopped", "exited:", "starts", "is"})
@@ -244,6 +248,8 @@ class Up:
                     await asyncio.sleep(0.2)
                     continue
                 far = self._fars[COORDINATOR]
+                for finding in await why_not_joined(self._address, self._operator, error):
+                    self._note(finding)
                 raise LauncherError(
                     f"{error}; its log is {far.log}. Can this machine reach {self._address}? "
                     "See address and port in [coordinator]",
@@ -261,8 +267,16 @@ class Up:
         if code == 255 and not host.is_local:
             self._note(f"{name}: to see whether it can be reached: {up_commands.ssh_try(host)}")
         self._emit(Kind.EXITED, name, pid=far.pid, code=code, signal=0, error="", log=str(far.log))
+        is_void = code == exit_codes.CANNOT_JOIN and VOID in far.last_words
+        if is_void and not self._left[name]:
+            folder = up_commands.identity_folder(name, self._trust.fingerprint)
+            self._note(
+                f"{name}: leave it out of the job's file; or, to let it in again, remove "
+                f"{folder} in its folder there"
+            )
         left = how_they_left(self._left[name], islands_of(name, host))
-        self._feed(sv.ChildExited(island=name, code=code, left=left, is_final=code in FINAL))
+        final = is_void or code in FINAL
+        self._feed(sv.ChildExited(island=name, code=code, left=left, is_final=final))
 
     def _observed(self, event: Event) -> None:
         host = self._host_of.get(event.island)

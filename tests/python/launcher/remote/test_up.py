@@ -7,16 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from atoll.errors import ConfigError
+from atoll.trust.authority import CLOCK_SKEW, Authority, fingerprint
+from atoll.trust.remembered import Remembered
 from atoll_launcher.main import main
 from atoll_launcher.remote import far_commands as up_commands
 from atoll_launcher.remote.request import read
 from atoll_launcher.remote.up import how_they_left
+from atoll_launcher.trust.certs import issue_island, make_authority
 from far_hosts import SSHD, Sshd
 from launched import DEADLINE_S, Launch, processes_with
 from ports import free_port
@@ -297,3 +301,22 @@ def test_hosts_that_are_not_ready_are_all_named(launch: Launch, sshd: Sshd, tmp_
     assert "atoll: 127.0.0.1 cannot be reached by ssh" in err
     assert "ssh -p 1 127.0.0.1 true" in err
     assert "reef:" not in err
+
+
+@pytest.mark.processes
+def test_who_was_revoked_in_an_earlier_run_stays_out(launch: Launch, tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("import signal\nsignal.pause()\n")
+    certs = tmp_path / ".atoll" / "up-lagoon" / "certs"
+    make_authority("lagoon", certs, days=1)
+    folder = up_commands.identity_folder("palm", fingerprint(Authority.load(certs).certificate))
+    issue_island(certs, "palm", tmp_path / folder, days=1)
+    Remembered(certs).revoke("palm", time.time() + CLOCK_SKEW.total_seconds())
+    job = f'[job]\nname = "lagoon"\nscript = "{script}"\n[coordinator]\nport = {free_port()}\n'
+    path = written(tmp_path, f"{job}[hosts.palm]\n[hosts.reef]\n")
+    code, out, err = launch("up", str(path)).end()
+    assert code == 4, out
+    assert "the certificate of island 'palm' of job 'lagoon' was revoked" in out
+    assert f"to let it in again, remove {folder} in its folder there" in out
+    assert "palm starts again" not in out
+    assert "the job needs 2" in err
