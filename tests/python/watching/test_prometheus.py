@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from running import RunningJob, until
 
+from atoll.trust.names import Role
+from atoll_launcher.trust.certs import make_authority
 from ports import free_port
 
 pytestmark = [
@@ -182,6 +184,20 @@ def test_a_real_prometheus_follows_a_job(prometheus: Prometheus) -> None:
     labels_are_bounded_by_the_islands(prometheus)
 
 
-def test_rules_and_configuration_pass_promtool() -> None:
-    for kind, file in (("rules", "alerts.yml"), ("config", "prometheus.yml")):
-        subprocess.run(["promtool", "check", kind, str(OPS / file)], check=True)
+def test_rules_and_configurations_pass_promtool(tmp_path: Path) -> None:
+    """That for jobs with certificates looks for them where they are made."""
+    certs = tmp_path / "certs"
+    make_authority("reef", certs, days=1)
+    for file in ("alerts.yml", "prometheus-tls.yml"):
+        shutil.copy(OPS / file, certs)
+    for kind, path in (
+        ("rules", OPS / "alerts.yml"),
+        ("config", OPS / "prometheus.yml"),
+        ("config", certs / "prometheus-tls.yml"),
+    ):
+        subprocess.run(["promtool", "check", kind, str(path)], check=True)
+
+
+def test_the_name_in_the_configuration_is_that_of_islands_certificates() -> None:
+    names = re.findall(r"server_name: (\S+)", (OPS / "prometheus-tls.yml").read_text())
+    assert names == [Role.ISLAND.dns_name]
