@@ -2,6 +2,7 @@
 
     make bench-backend                              (or: .venv/bin/python bench/python/backend.py)
     make bench-backend BACKEND_ARGS="--members 2 --sizes 1KiB --ops all_reduce --json raw.json"
+    ... --device cuda         tensors of an accelerator, which all members share
 
 The backends take turns, size by size and several times over, so that what the machine does to one
 it does to all. Judge by the ratios; docs/performance.md says how. `tcp` is ours without shared
@@ -55,7 +56,7 @@ def iterations_for(nbytes: int) -> int:
 async def measure_members(members: int, args: argparse.Namespace, samples: Samples) -> None:
     async with contextlib.AsyncExitStack() as stack:
         groups: dict[str, Group] = {
-            name: await stack.enter_async_context(torch_group(name, members))
+            name: await stack.enter_async_context(torch_group(name, members, args.device))
             for name in args.backends
         }
         for op in args.ops:
@@ -126,6 +127,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--ops", nargs="+", choices=OPS, default=OPS)
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--turns", type=int, default=TURNS)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of the tensors")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all raw samples")
     args = parser.parse_args(arguments)
     try:

@@ -1,6 +1,6 @@
 """One rank of a side-by-side benchmark of torch.distributed's backends. Started by groups.py.
 
-    backend_worker.py BACKEND STORE RANK MEMBERS        STORE: a file for their first meeting
+    backend_worker.py BACKEND STORE RANK MEMBERS [DEVICE]     STORE: a file for their first meeting
 
 As allreduce_worker.py, with an "op" in what is asked for: a function of torch.distributed, called
 as its users call it, on what "bytes" says of the largest tensor of one rank.
@@ -26,8 +26,21 @@ TINY = 2.0**-100
 MOST_IN_PLACE = 70
 
 
-def call_of(op: str, count: int) -> Callable[[], object]:
+def call_of(op: str, count: int, device: str) -> Callable[[], object]:
     """One call of `op`, on `count` floats."""
+    with torch.device(device):
+        call = _call_of(op, count)
+    if device == "cpu":
+        return call
+
+    def until_there() -> None:
+        call()
+        torch.cuda.synchronize()
+
+    return until_there
+
+
+def _call_of(op: str, count: int) -> Callable[[], object]:
     size, rank = dist.get_world_size(), dist.get_rank()
     whole = torch.full((count // size * size,), TINY)
     part = torch.full((count // size,), TINY)
@@ -58,15 +71,15 @@ def call_of(op: str, count: int) -> Callable[[], object]:
     raise ValueError(f"unknown op {op}")
 
 
-def measure(op: str, nbytes: int, iterations: int, warm_up: int) -> dict[str, object]:
+def measure(op: str, nbytes: int, iterations: int, warm_up: int, device: str) -> dict[str, object]:
     if iterations + warm_up > MOST_IN_PLACE:
         raise ValueError(f"at most {MOST_IN_PLACE} iterations a turn")
-    call = call_of(op, nbytes // 4)
+    call = call_of(op, nbytes // 4, device)
     dist.barrier()
     return dataclasses.asdict(timed(call, iterations, warm_up))
 
 
-def main(backend: str, store: str, rank: str, members: str) -> int:
+def main(backend: str, store: str, rank: str, members: str, device: str = "cpu") -> int:
     torch.set_num_threads(1)
     dist.init_process_group(
         backend,
@@ -78,7 +91,7 @@ def main(backend: str, store: str, rank: str, members: str) -> int:
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
-        found = measure(asked["op"], asked["bytes"], asked["iterations"], asked["warm_up"])
+        found = measure(asked["op"], asked["bytes"], asked["iterations"], asked["warm_up"], device)
         print(json.dumps(found), flush=True)
     dist.destroy_process_group()
     return 0

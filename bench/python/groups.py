@@ -135,11 +135,11 @@ async def gloo_group(members: int) -> AsyncIterator[Group]:
 
 
 @contextlib.asynccontextmanager
-async def torch_group(backend: str, members: int) -> AsyncIterator[Group]:
+async def torch_group(backend: str, members: int, device: str = "cpu") -> AsyncIterator[Group]:
     """A process group of torch.distributed. `backend`: gloo, atoll, or tcp: atoll over TCP."""
     with tempfile.TemporaryDirectory() as folder:
         name, store = "atoll" if backend == "tcp" else backend, Path(folder) / "store"
-        commands = [[name, str(store), str(rank), str(members)] for rank in range(members)]
+        commands = [[name, str(store), str(rank), str(members), device] for rank in range(members)]
         shared = "0" if backend == "tcp" else "1"
         extra = {"GLOO_SOCKET_IFNAME": "lo", "ATOLL_SHARED_MEMORY": shared}
         environments = [extra] * members

@@ -281,7 +281,11 @@ class TorchCalls(TorchNames):
         batch, _, calls, stage = self._call(input, opts, timeout)
         size, host = self.size(), stage.written(output)
         read = stage.read(input)
-        into = host if host.is_contiguous() else torch.empty(host.shape, dtype=host.dtype)
+        into = (
+            host
+            if host.is_contiguous()
+            else torch.empty_like(host, memory_format=torch.contiguous_format)
+        )
         parts = parts_of("output", into, output_split_sizes, size)
         sources = parts_of("input", read, input_split_sizes, size)
         if not output_split_sizes and not input_split_sizes:
@@ -380,9 +384,9 @@ class TorchCalls(TorchNames):
         if stage.device is None and self._line.idle:
             return Work(begin(), outputs, batch.finish, source)
 
-        def finish() -> None:
+        def finish() -> torch.Event | None:
             batch.finish()
-            stage.copy_back()
+            return stage.copy_back()
 
         handles = self._line.join(stage.copied(), begin)
         return Work(handles, outputs, finish, source, device=stage.device)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -31,9 +31,6 @@ from atoll.distributed.memory import (
 from atoll.distributed.moves import Moves
 from atoll.distributed.reduction import Reduction, folded
 
-if TYPE_CHECKING:
-    from atoll.distributed.work import Finish
-
 CHANNELS = 4
 """So many collectives of a group are under way at once."""
 PAIR_CHANNEL = CHANNELS
@@ -48,9 +45,9 @@ class Batch:
     def __init__(self, timeout_ns: int) -> None:
         self.timeout_ns = timeout_ns
         self.handles: list[Handle[Any] | AnyReceipt] = []
-        self._after: list[Finish] = []
+        self._after: list[Callable[[], None]] = []
 
-    def after(self, finish: Finish) -> None:
+    def after(self, finish: Callable[[], None]) -> None:
         """Calls it at the end, in this order."""
         self._after.append(finish)
 
@@ -62,7 +59,7 @@ class Batch:
         """Contiguous memory for what is `tensor` at the end: its own, where that is."""
         if tensor.is_contiguous():
             return tensor
-        memory = torch.empty(tensor.shape, dtype=tensor.dtype)
+        memory = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
         self.copy_after(tensor, memory)
         return memory
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.distributed import ReduceOp
@@ -97,7 +98,8 @@ def reduction_of(op: ReduceOp | ReduceOp.RedOpType, dtype: torch.dtype) -> Reduc
         return rule
     if isinstance(op, ReduceOp.RedOpType):
         raise errors.MisuseError("PREMUL_SUM has no factor; make it with PREMUL_SUM(factor)")
-    factor = op.factor
+    state: Any = op.__getstate__()
+    factor = state[1]  # `op.factor`, which torch 2.11 lacks
     if isinstance(factor, torch.Tensor) and factor.numel() != 1:
         raise errors.TensorError("PREMUL_SUM takes one factor, a number or a tensor of one")
     value = float(factor) if isinstance(factor, torch.Tensor) else factor

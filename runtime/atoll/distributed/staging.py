@@ -3,7 +3,7 @@
 The caller's stream copies to the host, and goes on; a thread of the group waits for the copies and
 starts the ops, one call after the other. Calls on host tensors that come meanwhile wait behind
 them, so that all members start the same ops in the same order. The result is copied back by the
-stream of whoever waits for the work.
+stream of whoever is first to see the ops over; others' streams wait for that copy.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from atoll import errors
+from atoll.distributed.memory import check_dense
 
 if TYPE_CHECKING:
     from atoll.collectives.handle import Handle
@@ -32,18 +33,20 @@ class Later:
     def __init__(self, start: Callable[[], list[Handle[Any] | AnyReceipt]]) -> None:
         self._start = start
         self._handles: list[Handle[Any] | AnyReceipt] = []
-        self._fault: errors.AtollError | None = None
+        self._fault: Exception | None = None
         self._lock = threading.Lock()
         self._started = threading.Event()
         self._callbacks: list[Callable[[Any], object]] = []
 
-    def begin(self) -> None:
-        """Starts the ops; what they raise is raised to whoever waits."""
+    def begin(self, ready: Callable[[], None]) -> None:
+        """Starts the ops when `ready` has returned. What either raises, who waits is told."""
+        handles: list[Handle[Any] | AnyReceipt] = []
+        fault: Exception | None = None
         try:
+            ready()
             handles = self._start()
-            fault = None
-        except errors.AtollError as error:
-            handles, fault = [], error
+        except Exception as error:  # noqa: BLE001 - an accelerator's, too; a waiter would hang
+            fault = error
         with self._lock:
             self._handles, self._fault = handles, fault
             self._started.set()
@@ -109,7 +112,8 @@ class Stage:
         if tensor.device.type == "cpu":
             return tensor
         host = self._host(tensor)
-        host.copy_(tensor, non_blocking=True)
+        # Lazy conjugates are resolved there: here it would be done before the copy has come.
+        host.copy_(tensor.resolve_conj().resolve_neg(), non_blocking=True)
         return host
 
     def written(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -133,14 +137,21 @@ class Stage:
             return lambda: None
         return torch.accelerator.current_stream(self.device).record_event().synchronize
 
-    def copy_back(self) -> None:
-        """By the current stream, which the host does not wait for."""
+    def copy_back(self) -> torch.Event | None:
+        """By the current stream, which the host does not wait for. Returns what other streams wait
+        for before they use what was written; None: nothing was."""
+        if not self._back:
+            return None
+        stream = torch.accelerator.current_stream(self.device)
         for tensor, host in self._back:
             tensor.copy_(host, non_blocking=True)
+            tensor.record_stream(stream)  # which may not be the one that its memory belongs to
+        return stream.record_event()
 
     def _host(self, tensor: torch.Tensor) -> torch.Tensor:
+        check_dense(tensor)
         self.device = tensor.device
-        return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
 
 
 class Line:
@@ -180,7 +191,6 @@ class Line:
     def _run(self, calls: queue.SimpleQueue[tuple[Callable[[], None], Later] | None]) -> None:
         while (call := calls.get()) is not None:
             ready, later = call
-            ready()
-            later.begin()
+            later.begin(ready)
             with self._lock:
                 self._waiting -= 1

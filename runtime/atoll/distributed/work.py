@@ -20,7 +20,8 @@ from atoll.collectives.handle import Handle
 from atoll.distributed.anybody import AnyReceipt
 from atoll.distributed.staging import Later
 
-Finish = Callable[[], None]
+Finish = Callable[[], torch.Event | None]
+"""What comes after the ops. Returns what a stream waits for before it uses what was written."""
 
 
 class Work(dist.Work):
@@ -44,6 +45,7 @@ class Work(dist.Work):
         self._device = device
         self._lock = threading.Lock()
         self._over = False
+        self._copied: torch.Event | None = None
         self._error: BaseException | None = None
         self._future: torch.futures.Future[Any] | None = None
 
@@ -59,6 +61,7 @@ class Work(dist.Work):
             left_s = None if end_s is None else max(0.0, end_s - time.monotonic())
             handle.wait(left_s)
         self._end()
+        self._order()
         if self._error is not None:
             raise self._error
         return True
@@ -115,7 +118,8 @@ class Work(dist.Work):
                 last = left <= 0
             if last:
                 self._end()
-                # With the tensors, whose device's streams wait for it.
+                self._order()
+                # With the tensors: streams that take them from the future wait for this one.
                 over.set_result(self._outputs if self._error is None else None)
 
         if left == 0:
@@ -137,8 +141,17 @@ class Work(dist.Work):
             try:
                 for handle in self._handles:
                     handle.wait(0)
-                self._finish()
-            except errors.AtollError as error:
+                self._copied = self._finish()
+            except Exception as error:  # noqa: BLE001 - whoever waits is told, in whatever thread
                 self._error = error
             self._over = True
-            self._handles = ()
+            self._handles, self._finish = (), _nothing  # and the memory on the host
+
+    def _order(self) -> None:
+        """The current stream goes on when the result is where it belongs, whichever copies it."""
+        if self._copied is not None:
+            torch.accelerator.current_stream(self._device).wait_event(self._copied)
+
+
+def _nothing() -> None:
+    """It is done."""

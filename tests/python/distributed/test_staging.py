@@ -55,6 +55,21 @@ def test_what_a_start_raises_is_raised_to_who_waits() -> None:
     assert told == [later, later]
 
 
+def test_what_an_accelerator_raises_is_raised_to_who_waits() -> None:
+    """And the line goes on."""
+    line = Line()
+
+    def ready() -> None:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    (later,) = line.join(ready, lambda: [])
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        later.wait(PATIENCE_S)
+    (after,) = line.join(lambda: None, lambda: [])
+    after.wait(PATIENCE_S)
+    line.close()
+
+
 def test_host_tensors_wait_behind_what_is_on_its_way(form: Form) -> None:
     """All members start the same ops in the same order, wherever each one's copies are."""
     two = form(2)
@@ -103,6 +118,10 @@ class Elsewhere(Stage):
 
     def copied(self) -> Callable[[], None]:
         return lambda: None
+
+    def copy_back(self) -> None:
+        for tensor, host in self._back:
+            tensor.copy_(host)
 
 
 def test_every_call_goes_through_the_stage(form: Form, monkeypatch: pytest.MonkeyPatch) -> None:

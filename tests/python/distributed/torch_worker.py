@@ -3,11 +3,13 @@
     torch_worker.py STORE RANK SIZE SCENARIO...        STORE: a file for their meeting
 
 It says a line of JSON for each scenario: {"name": ..., "error": null or what went wrong}.
+WORKER_DEVICE: where its tensors are, cpu or cuda.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from torch import nn
 import atoll.distributed  # noqa: F401 - makes the backend known
 
 FOLDER = Path(sys.argv[1]).parent
+DEVICE = os.environ.get("WORKER_DEVICE", "cpu")
 
 
 def model() -> nn.Module:
@@ -30,7 +33,8 @@ def model() -> nn.Module:
 
 def batches(size: int) -> torch.Tensor:
     """[size, 16, 8]: one for each rank."""
-    return torch.randn(size, 16, 8, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(size, 16, 8, generator=generator, device="cpu").to(DEVICE)
 
 
 def same_everywhere(tensor: torch.Tensor) -> bool:
@@ -56,14 +60,15 @@ def ddp(rank: int, size: int) -> None:
 
 
 def fsdp(rank: int, size: int) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import DTensor
 
-    ours = model()
+    ours, mesh = model(), init_device_mesh(DEVICE, (size,))
     for layer in ours:
         if isinstance(layer, nn.Linear):
-            fully_shard(layer)
-    fully_shard(ours)
+            fully_shard(layer, mesh=mesh)
+    fully_shard(ours, mesh=mesh)
     ours(batches(size)[rank]).square().mean().backward()
     for one, other in zip(ours.parameters(), gradients_of_all(size).parameters(), strict=True):
         assert isinstance(one.grad, DTensor)
@@ -73,7 +78,7 @@ def fsdp(rank: int, size: int) -> None:
 def device_mesh(rank: int, size: int) -> None:
     from torch.distributed.device_mesh import init_device_mesh
 
-    mesh = init_device_mesh("cpu", (size, 1), mesh_dim_names=("islands", "shards"))
+    mesh = init_device_mesh(DEVICE, (size, 1), mesh_dim_names=("islands", "shards"))
     total = torch.tensor([rank + 1.0])
     dist.all_reduce(total, group=mesh.get_group("islands"))
     assert total.item() == size * (size + 1) / 2
@@ -86,7 +91,7 @@ def dtensor(rank: int, size: int) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-    mesh = init_device_mesh("cpu", (size,))
+    mesh = init_device_mesh(DEVICE, (size,))
     whole = torch.arange(7 * 4, dtype=torch.float32).view(7, 4)
     rows = distribute_tensor(whole, mesh, [Shard(0)])
     columns = rows.redistribute(mesh, [Shard(1)])
@@ -105,10 +110,11 @@ def _cuts(count: int, size: int) -> list[int]:
 def checkpoint(rank: int, size: int) -> None:
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.state_dict import get_model_state_dict
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     def sharded() -> nn.Module:
-        return fully_shard(model())
+        return fully_shard(model(), mesh=init_device_mesh(DEVICE, (size,)))
 
     before = sharded()
     with torch.no_grad():
@@ -231,6 +237,9 @@ def killed(rank: int, size: int) -> None:
 
 def main(store: str, rank: str, size: str, *scenarios: str) -> None:
     torch.set_num_threads(1)
+    if DEVICE != "cpu":
+        torch.cuda.set_device(int(rank) % torch.cuda.device_count())
+        torch.set_default_device(DEVICE)
     dist.init_process_group(
         "atoll",
         store=dist.FileStore(store, int(size)),
