@@ -116,7 +116,7 @@ def _parameters(place: Place, entry: Entry) -> dict[str, torch.Tensor]:
     for file in files:
         if file.group in targets:
             targets[file.group] |= {
-                name: torch.empty(shape, dtype=getattr(torch, dtype))
+                name: torch.empty(shape, dtype=getattr(torch, dtype), device="cpu")
                 for name, (dtype, shape) in file.tensors.items()
             }
     load_some(place, entry, targets)

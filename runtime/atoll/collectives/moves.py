@@ -265,7 +265,7 @@ class MoveCalls(PairCalls, ABC):
         import torch
 
         rest = f"{list(source.shape[1:])} {source.dtype}"
-        mine = torch.tensor([source.shape[0], zlib.crc32(rest.encode())])
+        mine = torch.tensor([source.shape[0], zlib.crc32(rest.encode())], device="cpu")
         gathered = self.all_gather(mine, channel=channel, timeout_s=timeout_s, epoch=bound)
         rows, kinds = gathered.result().unbind(1)
         if len(set(kinds.tolist())) > 1:

@@ -70,7 +70,7 @@ def squared_norm(x: torch.Tensor) -> float:
     double, in order, none of them fused, and the columns' sum exact."""
     import torch
 
-    columns = torch.zeros(min(_COLUMNS, x.numel()), dtype=torch.float64)
+    columns = torch.zeros(min(_COLUMNS, x.numel()), dtype=torch.float64, device=x.device)
     for begin in range(0, x.numel(), _COLUMNS):
         row = x[begin : begin + _COLUMNS].double()
         columns[: row.numel()].add_(row.mul_(row))

@@ -31,8 +31,8 @@ class Feedback:
         import torch
 
         self._kind, self._eta = kind, eta
-        self.e = torch.zeros(numel if kind in ("ef", "econtrol") else 0)
-        self.h = torch.zeros(numel if kind in WITH_MEAN else 0)
+        self.e = torch.zeros(numel if kind in ("ef", "econtrol") else 0, device="cpu")
+        self.h = torch.zeros(numel if kind in WITH_MEAN else 0, device="cpu")
         self._next = (self.e, self.h)
 
     def message(self, delta: torch.Tensor, compress: Compressor) -> torch.Tensor:

@@ -145,7 +145,7 @@ class GatheredMean(MeanMethod):
         import torch
 
         rows = len(form.sizes) * len(CANDIDATES) * 8 if self._is_due(staged.index) else 0
-        payload = torch.zeros(_HEADER.size + form.nbytes + rows, dtype=torch.uint8)
+        payload = torch.zeros(_HEADER.size + form.nbytes + rows, dtype=torch.uint8, device="cpu")
         if staged.weight <= 0:
             return payload
 
@@ -168,7 +168,7 @@ class GatheredMean(MeanMethod):
         import torch
 
         assert self._form is not None
-        total = torch.zeros(self._layout.numel)
+        total = torch.zeros(self._layout.numel, device="cpu")
         for row, weight in zip(gathered, weights, strict=True):
             if weight > 0:
                 wire = row[_HEADER.size : _HEADER.size + self._form.nbytes].clone()
@@ -230,7 +230,7 @@ class GatheredMean(MeanMethod):
 
         assert self._form is not None
         sizes, begin = self._form.sizes, _HEADER.size + self._form.nbytes
-        total = torch.zeros(len(sizes), len(CANDIDATES), dtype=torch.float64)
+        total = torch.zeros(len(sizes), len(CANDIDATES), dtype=torch.float64, device="cpu")
         for row, weight in zip(gathered, weights, strict=True):
             if weight > 0:
                 total += row[begin:].clone().view(torch.float64).view_as(total)

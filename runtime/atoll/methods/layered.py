@@ -39,7 +39,7 @@ class Layered:
 
         from atoll import _core
 
-        wire = torch.empty(self.nbytes, dtype=torch.uint8)
+        wire = torch.empty(self.nbytes, dtype=torch.uint8, device="cpu")
         for codec, (begin, _), part in zip(self.codecs, self._places, self._parts, strict=True):
             layer = x[part]
             if layer.numel():
@@ -52,7 +52,7 @@ class Layered:
 
         from atoll import _core
 
-        x = torch.empty(sum(self.sizes))
+        x = torch.empty(sum(self.sizes), device="cpu")
         for codec, (begin, _), part in zip(self.codecs, self._places, self._parts, strict=True):
             layer = x[part]
             if layer.numel():
@@ -67,7 +67,7 @@ class Layered:
         """||layer - C(layer)|| for every layer and candidate: [layers, candidates] float64."""
         import torch
 
-        rows = torch.zeros(len(self.sizes), len(CANDIDATES), dtype=torch.float64)
+        rows = torch.zeros(len(self.sizes), len(CANDIDATES), dtype=torch.float64, device="cpu")
         for row, part, numel in zip(rows, self._parts, self.sizes, strict=True):
             for place, codec in enumerate(CANDIDATES):
                 row[place] = compression_error(x[part], Layered([numel], [codec]).through)

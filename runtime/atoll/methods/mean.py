@@ -174,7 +174,7 @@ class MeanMethod(OuterMethod):
         numel = self._layout.fragments[fragment].numel
         pinned = not self._layout.on_host
         # Behind Delta there is room for its squared norm.
-        buffer = free.pop() if free else torch.empty(numel + 1, pin_memory=pinned)
+        buffer = free.pop() if free else torch.empty(numel + 1, device="cpu", pin_memory=pinned)
         delta = buffer[:numel]
         ready: Callable[[], None] = _nothing
         anchor: Slot | None = None

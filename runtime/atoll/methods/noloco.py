@@ -173,7 +173,7 @@ class NoLoCo(OuterMethod):
         import torch
 
         part = self._layout.fragments[0]
-        delta = torch.zeros(part.numel + 1)
+        delta = torch.zeros(part.numel + 1, device="cpu")
         if weight > 0:
             part.subtract_from(self._state.now[0].theta, delta[:-1])()
             delta[:-1].neg_()

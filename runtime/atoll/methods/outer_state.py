@@ -189,7 +189,10 @@ class OuterState:
 
         numel = self._numels[fragment]
         return Slot(
-            tensors={kind: torch.zeros(numel, pin_memory=self._pinned) for kind in self._kinds}
+            tensors={
+                kind: torch.zeros(numel, device="cpu", pin_memory=self._pinned)
+                for kind in self._kinds
+            }
         )
 
 

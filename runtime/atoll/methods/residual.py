@@ -22,7 +22,7 @@ class Residual:
     def __init__(self, numel: int, codec: str) -> None:
         import torch
 
-        self.e = torch.zeros(numel)
+        self.e = torch.zeros(numel, device="cpu")
         self._codec = codec
         self._left: torch.Tensor | None = None
 
@@ -46,7 +46,7 @@ class Residual:
 
         scaled = (x * weight).contiguous()
         count = scaled.numel()
-        wire = torch.empty(_core.encoded_bytes(self._codec, count), dtype=torch.uint8)
+        wire = torch.empty(_core.encoded_bytes(self._codec, count), dtype=torch.uint8, device="cpu")
         _core.encode(self._codec, scaled.data_ptr(), count, wire.data_ptr())
         _core.decode(self._codec, wire.data_ptr(), count, scaled.data_ptr())
         return scaled.div_(weight)

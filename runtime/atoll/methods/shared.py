@@ -91,7 +91,7 @@ class SharedOuter:
         """
         import torch
 
-        own = [torch.empty(fragment.numel) for fragment in self._layout.fragments]
+        own = [torch.empty(fragment.numel, device="cpu") for fragment in self._layout.fragments]
         for fragment, flat in zip(self._layout.fragments, own, strict=True):
             fragment.gather(flat)
         self._theta_into_model()

@@ -164,7 +164,7 @@ def decoded_sum(
 
     from atoll import _core
 
-    total = torch.zeros(numel)
+    total = torch.zeros(numel, device="cpu")
     for member, one in enumerate(decoded):
         _core.scatter_add(
             total.data_ptr(),

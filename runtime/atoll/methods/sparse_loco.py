@@ -92,9 +92,9 @@ class SparseLoCo(OuterMethod):
         self.outer_lr, self.residual_decay, self.even_norms = outer_lr, residual_decay, even_norms
         (part,) = self._layout.fragments
         self._form = sparse.SparseLayout(part.shapes, k=k)
-        self.residual = torch.zeros(part.numel)
+        self.residual = torch.zeros(part.numel, device="cpu")
         """e of the paper: what was not sent yet, fp32, [numel]. This island's own."""
-        self._delta = torch.empty(part.numel)
+        self._delta = torch.empty(part.numel, device="cpu")
         self._warned = False
         self._attach(earlier)
 
@@ -118,7 +118,7 @@ class SparseLoCo(OuterMethod):
 
         vote = self._parity.examine(self._state, 0, staged.index)
         sound, refused = vote is not None, False
-        payload = torch.zeros(self._form.payload_bytes, dtype=torch.uint8)
+        payload = torch.zeros(self._form.payload_bytes, dtype=torch.uint8, device="cpu")
         left = self.residual
         if staged.weight > 0 and sound:
             whole = sparse.accumulated(self.residual, staged.delta, beta=self.residual_decay)

@@ -93,7 +93,7 @@ class Ordered:
     def exchange(self, session: Session, channel: int, weight: float) -> Handle[torch.Tensor]:
         import torch
 
-        payload = torch.zeros(self._rows * self._numel + 1)
+        payload = torch.zeros(self._rows * self._numel + 1, device="cpu")
         nodes = () if self._slot is None else self._nodes(self._slot)
         if weight > 0 and self._slot is not None and self._merger.nodes() == nodes:
             for row, node in zip(payload[:-1].view(-1, self._numel), nodes, strict=False):

@@ -92,7 +92,8 @@ class DurableReplicas:
                     "checkpoint; start with the same model, or name another checkpoint_url"
                 )
         self._receiving = {
-            name: torch.empty(shape, dtype=dtype) for name, (dtype, shape) in described.items()
+            name: torch.empty(shape, dtype=dtype, device="cpu")
+            for name, (dtype, shape) in described.items()
         }
         return _grouped(self._receiving)
 
@@ -120,7 +121,8 @@ class DurableReplicas:
         wanted = {name: (t.shape, t.dtype) for name, t in tensors.items()}
         if self._lease() is not None or like != wanted:
             self._copies = {
-                name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in wanted.items()
+                name: torch.empty(shape, dtype=dtype, device="cpu")
+                for name, (shape, dtype) in wanted.items()
             }
         for name, tensor in tensors.items():
             self._copies[name].copy_(tensor)

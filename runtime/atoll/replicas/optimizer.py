@@ -92,7 +92,7 @@ class FaultTolerantOptimizer:
         states.check(manifest, self._ddp.module, self._ddp.identity)
         sizes = [entry.nbytes for entry in manifest.tensors]
         if [each.numel() for each in self._receiving] != sizes:
-            self._receiving = [torch.empty(size, dtype=torch.uint8) for size in sizes]
+            self._receiving = [torch.empty(size, dtype=torch.uint8, device="cpu") for size in sizes]
         return self._receiving
 
     def adopt(self, manifest: Manifest) -> None:

@@ -131,7 +131,7 @@ class FaultTolerantDDP(torch.nn.Module):
         self._buckets = buckets_of(model, None if sharded else int(bucket_mib * (1 << 20)))
         self._micro_batches = micro_batches
         self._combining: list[Averaged] | list[Ordered] = (
-            [Averaged(torch.zeros(each.numel), replicas) for each in self._buckets]
+            [Averaged(torch.zeros(each.numel, device="cpu"), replicas) for each in self._buckets]
             if micro_batches is None
             else [Ordered(each.numel, micro_batches) for each in self._buckets]
         )
@@ -278,7 +278,7 @@ class FaultTolerantDDP(torch.nn.Module):
         bucket, how = self._buckets[number], self._combining[number]
         self._run.complete.add(number)
         if isinstance(how, Ordered):
-            gradient = torch.empty(bucket.numel)
+            gradient = torch.empty(bucket.numel, device="cpu")
             bucket.gather(bucket.views(gradient))
             bucket.clear()
             assert self._run.running is not None  # _came and _flush look

@@ -115,7 +115,9 @@ class SharedTensors:
     def _empty(self) -> Slot:
         import torch
 
-        return tuple(torch.empty(t.nbytes, dtype=torch.uint8) for t in self._tensors.values())
+        return tuple(
+            torch.empty(t.nbytes, dtype=torch.uint8, device="cpu") for t in self._tensors.values()
+        )
 
     def _copy_in(self) -> None:
         slot = self._slots.next()

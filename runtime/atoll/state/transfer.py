@@ -158,7 +158,7 @@ def _manifests(
 
     asked = []
     for donor in sorted(donors):
-        target = torch.empty(MAX_MANIFEST_BYTES, dtype=torch.uint8)
+        target = torch.empty(MAX_MANIFEST_BYTES, dtype=torch.uint8, device="cpu")
         handle = collectives.fetch(
             donor, revision=revision, buffer=0, offset=0, target=target, timeout_s=_left(end)
         )

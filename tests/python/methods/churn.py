@@ -47,7 +47,7 @@ class Numbers:
         return self._count
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.tensor(float(index))
+        return torch.tensor(float(index), device="cpu")
 
 
 class Died(Exception):

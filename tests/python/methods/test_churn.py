@@ -7,7 +7,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from churn import PATIENCE_S, Island, Job, Make
+import torch
+from churn import PATIENCE_S, Island, Job, Make, Model
 
 import atoll
 
@@ -118,3 +119,20 @@ def test_divergent_methods_go_on(name: str) -> None:
         assert len(deaths) == STEPS
         assert sorted(job.islands[0].rounds) == list(range(1, STEPS + 7))
         assert all(digest == "" for digest in job.islands[0].rounds.values())
+
+
+@pytest.mark.parametrize("name", ["diloco econtrol", "streaming", "sparse", "noloco"])
+def test_where_torch_makes_tensors_by_default_does_not_matter(name: str) -> None:
+    def elsewhere() -> torch.nn.Module:
+        made = Model()
+        torch.set_default_device("meta")  # of the island's thread
+        return made
+
+    ended = []
+    for model in (elsewhere, Model):
+        with Job({**METHODS, **DIVERGENT}[name], rounds=4, founders=1, model=model) as job:
+            job.wait()
+            assert len(job.islands[0].rounds) == 4
+            assert job.islands[0].model is not None
+            ended.append(job.islands[0].model.state_dict())
+    assert all(torch.equal(value, ended[1][key]) for key, value in ended[0].items())
