@@ -1,6 +1,6 @@
 """A training script for an island of several processes, which FSDP2 or DDP makes one.
 
-    sharded_island.py fsdp|ddp FOLDER
+    sharded_island.py fsdp|ddp FOLDER           WORKER_DEVICE: cpu, or cuda, which all share
 
 Every island trains on numbers of its own; rank 0 writes the whole model after the last round.
 """
@@ -16,7 +16,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import atoll
+import atoll.distributed
 
+DEVICE = os.environ.get("WORKER_DEVICE", "cpu")
 ROUNDS = 4
 STEPS = 3
 OUTER: dict[str, float] = {"outer_lr": 0.7, "outer_momentum": 0.9}
@@ -46,26 +48,26 @@ def train(trained: nn.Module, inner: torch.optim.Optimizer, batch: Tensor) -> No
 def main() -> None:
     how, folder = sys.argv[1], Path(sys.argv[2])
     island = os.environ["ATOLL_ISLAND"]
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo" if DEVICE == "cpu" else "atoll")
     rank, size = dist.get_rank(), dist.get_world_size()
-    plain = model()
+    plain = model().to(DEVICE)
     trained: nn.Module = plain
     if how == "fsdp":
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
-        fully_shard(plain, mesh=init_device_mesh("cpu", (size,)))
+        fully_shard(plain, mesh=init_device_mesh(DEVICE, (size,)))
     else:
         trained = nn.parallel.DistributedDataParallel(plain)
     inner = inner_of(trained)
     with atoll.join({"metrics_port": -1}) as session:
         outer = atoll.DiLoCo(session, plain, inner, sync_every=STEPS, **OUTER)
         for batch in batches(island):
-            train(trained, inner, batch.chunk(size)[rank])
+            train(trained, inner, batch.chunk(size)[rank].to(DEVICE))
             outer.step()
         assert outer.round == ROUNDS
         whole = {
-            name: parameter.full_tensor() if how == "fsdp" else parameter.detach()
+            name: (parameter.full_tensor() if how == "fsdp" else parameter).detach().cpu()
             for name, parameter in plain.named_parameters()
         }
         if rank == 0:

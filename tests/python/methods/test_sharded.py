@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 SCRIPT = Path(__file__).with_name("sharded_island.py")
 ISLANDS = ("island-0", "island-1")
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
 def reference() -> dict[str, torch.Tensor]:
@@ -42,8 +43,12 @@ def reference() -> dict[str, torch.Tensor]:
     return theta
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("how", ["fsdp", "ddp"])
-def test_each_shard_exchanges_with_its_twins(how: str, tmp_path: Path) -> None:
+def test_each_shard_exchanges_with_its_twins(
+    how: str, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKER_DEVICE", device)
     options = ["--islands", "2", "--nproc-per-node", "2", "--min-islands", "2", "--threads", "1"]
     done = subprocess.run(
         [

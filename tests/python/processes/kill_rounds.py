@@ -42,6 +42,7 @@ class Options:
     plan: str = "auto"
     method: str = "diloco"
     """Of worker.py's."""
+    device: str = "cpu"
     pause_s: float = 2.0
     """At most so long between a new round and the next kill."""
 
@@ -65,7 +66,7 @@ def run(options: Options, folder: Path) -> Outcome:
         *("--log-dir", str(folder), "--events", str(events), str(HERE / "worker.py")),
         *("--elements", str(options.elements), "--samples", str(options.samples)),
         *("--epochs", str(options.passes), "--plan", options.plan),
-        *("--method", options.method),
+        *("--method", options.method, "--device", options.device),
     ]
     outcome = Outcome()
     with (folder / "launcher.log").open("wb") as log:

@@ -50,10 +50,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--plan", default="auto")
     parser.add_argument("--method", choices=METHODS, default="diloco")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--step-s", type=float, default=0.0, help="how long a step sleeps")
     args = parser.parse_args()
 
-    model = Blocks(args.elements)
+    model = Blocks(args.elements).to(args.device)
     inner = torch.optim.SGD(model.parameters(), lr=1e-3)
     with atoll.join() as session:
         kind, settings = METHODS[args.method]

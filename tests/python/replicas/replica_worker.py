@@ -1,6 +1,6 @@
 """One replica that trains a small model, and says what it holds after every step.
 
-    replica_worker.py BATCH DIE_AT OUT [STEPS]     ATOLL_* set, or alone
+    replica_worker.py BATCH DIE_AT OUT [STEPS]     ATOLL_* set, or alone; WORKER_DEVICE: cpu, cuda
 
 DIE_AT: the step in whose backward it kills itself, when its first bucket has been sent off and its
 last one has not; -1: never. It ends after STEPS, or ten steps after the job has three replicas once
@@ -21,6 +21,7 @@ import torch
 import atoll
 from atoll.state.manifest import bytes_of, digest
 
+DEVICE = os.environ.get("WORKER_DEVICE", "cpu")
 MICRO_BATCHES = 8
 AFTER = 10
 
@@ -47,7 +48,7 @@ class Model(torch.nn.Module):
 def loss_of(ddp: Any, step: int, index: int) -> torch.Tensor:
     """Of micro-batch `index` of a step: the same numbers on every replica."""
     generator = torch.Generator().manual_seed(step * 1000 + index)
-    x = torch.randn(6, 24, generator=generator)
+    x = torch.randn(6, 24, generator=generator).to(DEVICE)
     return (ddp(x) - x.sum(1, keepdim=True).sin()).square().mean()
 
 
@@ -55,11 +56,11 @@ def held(model: torch.nn.Module, inner: torch.optim.Optimizer) -> str:
     parts = [parameter.detach().reshape(-1) for parameter in model.parameters()]
     for entries in inner.state_dict()["state"].values():
         parts += [value.reshape(-1) for value in entries.values()]
-    return digest(bytes_of(torch.cat(parts)))
+    return digest(bytes_of(torch.cat([part.cpu() for part in parts])))
 
 
 def replica(session: Any, batch: str, *, bucket_mib: float = 0.01) -> tuple[Any, Any, Any]:
-    model = Model()
+    model = Model().to(DEVICE)
     inner = torch.optim.AdamW(model.parameters(), lr=1e-3)
     options: dict[str, dict[str, Any]] = {
         "constant": {},

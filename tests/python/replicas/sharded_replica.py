@@ -4,8 +4,8 @@
     sharded_replica.py FOLDER DIE_AT     ATOLL_*, RANK, WORLD_SIZE set: rank 0 writes a line of JSON
                                          for each step
 
-DIE_AT: the step in which both processes kill themselves; -1: never. They end AFTER steps after the
-job has three replicas once more.
+WORKER_DEVICE: cpu, or cuda, which all processes share. DIE_AT: the step in which both processes
+kill themselves; -1: never. They end AFTER steps after the job has three replicas once more.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import atoll
+import atoll.distributed
 from atoll.state.manifest import bytes_of, digest
 
+DEVICE = os.environ.get("WORKER_DEVICE", "cpu")
+BACKEND = "gloo" if DEVICE == "cpu" else "atoll"
 STEPS = 8
 AFTER = 5
 
@@ -46,7 +49,7 @@ def inner_of(trained: nn.Module) -> torch.optim.Optimizer:
 def whole_of(trained: nn.Module) -> dict[str, Tensor]:
     """By all ranks at once."""
     parameters: Any = trained.named_parameters()
-    return {name: parameter.full_tensor().detach() for name, parameter in parameters}
+    return {name: parameter.full_tensor().detach().cpu() for name, parameter in parameters}
 
 
 def come_and_go(folder: Path, island: str, die_at: int) -> None:
@@ -55,9 +58,9 @@ def come_and_go(folder: Path, island: str, die_at: int) -> None:
 
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     store = f"file://{folder / island}.store"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=size)
-    trained = model()
-    fully_shard(trained, mesh=init_device_mesh("cpu", (size,)))
+    dist.init_process_group(BACKEND, init_method=store, rank=rank, world_size=size)
+    trained = model().to(DEVICE)
+    fully_shard(trained, mesh=init_device_mesh(DEVICE, (size,)))
     with (
         atoll.join({"metrics_port": -1}) as session,
         (folder / f"{island}.{rank}").open("w") as out,
@@ -70,7 +73,8 @@ def come_and_go(folder: Path, island: str, die_at: int) -> None:
             if ddp.step == die_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             optimizer.zero_grad()
-            ddp(batch_of(ddp.step, ddp.slot).chunk(size)[rank]).square().mean().backward()
+            batch = batch_of(ddp.step, ddp.slot).chunk(size)[rank]
+            ddp(batch.to(DEVICE)).square().mean().backward()
             assert optimizer.step()
             held = digest(bytes_of(torch.cat([p.reshape(-1) for p in whole_of(trained).values()])))
             out.write(json.dumps({"step": ddp.step, "slots": ddp.slots, "held": held}) + "\n")
@@ -86,17 +90,17 @@ def main() -> None:
     from torch.distributed.fsdp import fully_shard
 
     folder, island = Path(sys.argv[1]), os.environ["ATOLL_ISLAND"]
-    dist.init_process_group("gloo")
+    dist.init_process_group(BACKEND)
     rank, size = dist.get_rank(), dist.get_world_size()
-    trained = model()
-    fully_shard(trained, mesh=init_device_mesh("cpu", (size,)))
+    trained = model().to(DEVICE)
+    fully_shard(trained, mesh=init_device_mesh(DEVICE, (size,)))
     with atoll.join({"metrics_port": -1}) as session:
         ddp = atoll.FaultTolerantDDP(session, trained)
         optimizer = atoll.FaultTolerantOptimizer(ddp, inner_of(trained))
         while ddp.step < STEPS:
             optimizer.zero_grad()
             batch = batch_of(ddp.step, int(island.rpartition("-")[2]))
-            ddp(batch.chunk(size)[rank]).square().mean().backward()
+            ddp(batch.chunk(size)[rank].to(DEVICE)).square().mean().backward()
             optimizer.step()
         whole = whole_of(trained)
         if rank == 0:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from harness import Coordinator
-from replica_worker import MICRO_BATCHES, Model, compute, held
+from replica_worker import DEVICE, MICRO_BATCHES, Model, compute, held
 from test_replicas import Group, join, one_thread
 
 import atoll
@@ -40,7 +40,7 @@ def single() -> Iterator[None]:
 
 
 def train(session: Any, batch: str) -> tuple[dict[int, str], Mixed]:
-    model = Mixed()
+    model = Mixed().to(DEVICE)
     options: dict[str, dict[str, Any]] = {
         "constant": {},
         "scaled": {"replicas": 2},

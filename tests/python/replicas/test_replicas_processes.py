@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import replica_worker
+import torch
 from harness import Coordinator
 
 WORKER = Path(replica_worker.__file__)
 PATIENCE_S = 60.0
 DIES_AT = 6
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """How a matrix product is split between threads shows in its bits."""
 
@@ -48,8 +50,12 @@ def undisturbed(folder: Path, count: int) -> dict[int, str]:
     return {line["step"]: line["held"] for line in steps(folder, "alone")}
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("batch", ["constant", "scaled", "fixed"])
-def test_one_is_killed_in_a_step_and_a_new_one_heals_live(tmp_path: Path, batch: str) -> None:
+def test_one_is_killed_in_a_step_and_a_new_one_heals_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: str, device: str
+) -> None:
+    monkeypatch.setenv("WORKER_DEVICE", device)
     with Coordinator(min_islands=3) as coordinator:
         names = ["a", "b", "c"]
         running = {

@@ -17,6 +17,7 @@ from sharded_replica import AFTER, STEPS, batch_of, inner_of, model
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 SCRIPT = Path(__file__).with_name("sharded_replica.py")
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
 def reference() -> dict[str, torch.Tensor]:
@@ -29,7 +30,11 @@ def reference() -> dict[str, torch.Tensor]:
     return {name: parameter.detach() for name, parameter in trained.named_parameters()}
 
 
-def test_each_shard_exchanges_with_its_twin(tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_each_shard_exchanges_with_its_twin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setenv("WORKER_DEVICE", device)
     options = ["--islands", "2", "--nproc-per-node", "2", "--min-islands", "2", "--threads", "1"]
     done = subprocess.run(
         [
@@ -79,7 +84,11 @@ def steps(folder: Path, island: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.timeout(180)
-def test_after_a_replica_is_lost_another_one_heals_live(tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_after_a_replica_is_lost_another_one_heals_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setenv("WORKER_DEVICE", device)
     with Coordinator(min_islands=3) as coordinator:
         running = {
             name: start(tmp_path, coordinator.port, name, DIES_AT if name == "c" else -1)
