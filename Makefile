@@ -246,7 +246,9 @@ test-trainers: $(package_stamp)  ## callbacks for other libraries' trainers; ins
 
 define LIST_TRAINERS
 import tomllib
-print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["trainers"], sep="\n")
+import torch
+extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]
+print(*extras["trainers"], *(extras["torchtitan"] if torch.cuda.is_available() else []), sep="\n")
 endef
 export LIST_TRAINERS
 

@@ -65,7 +65,11 @@ PAGES = {
     ),
     "trainers": Page(
         "Other libraries' trainers",
-        ("atoll.trainers.huggingface", "atoll.trainers.lightning"),
+        (
+            "atoll.trainers.huggingface",
+            "atoll.trainers.lightning",
+            "atoll.trainers.torchtitan.on_island",
+        ),
         "[trainers.md](../trainers.md)",
     ),
     "errors": Page("Errors", ("atoll.errors",), "[operations.md](../operations.md)"),

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import atoll
 from atoll import errors
+from atoll.leaving import Parting
+from atoll.methods.layout import local_of
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +45,7 @@ class Rounds:
         self._options = dict(options)
         self._method: OuterMethod | None = None
         self._session: Session | None = None
+        self._parting: Parting | None = None
         self._last = 0
 
     @property
@@ -62,8 +65,8 @@ class Rounds:
     @property
     def over(self) -> bool:
         """Whether the job's last round is over, or this island is to leave after the last one."""
-        method = self.method
-        return method.round >= self._last or (method.just_synced and self.session.leaving)
+        parted = self._parting is not None and self._parting.decided
+        return self.method.round >= self._last or parted
 
     @property
     def steps_done(self) -> int:
@@ -79,12 +82,13 @@ class Rounds:
         Raises MisuseError when these are less than a round and `rounds` is not given, and what
         `atoll.join` and the method raise.
         """
-        self._session = atoll.join(self._settings)
+        session = self._session = atoll.join(self._settings)
+        self._parting = Parting(lambda: session.leaving, session.shards)
         try:
             self._method = self._kind(self._session, model, optimizer, **self._options)
             self._last = self._rounds or self._rounds_of(steps, self._method.sync_every)
         except BaseException as error:
-            session, self._session = self._session, None
+            self._session = None
             session.__exit__(type(error), error, None)
             raise
 
@@ -111,6 +115,8 @@ class Rounds:
         if self.over:  # the trainer takes no notice of its end
             return False
         self.method.step(loss)
+        if self.method.just_synced and self._parting is not None:
+            self._parting()
         return not self.over
 
     def report_validation(self, loss: float) -> None:
@@ -126,7 +132,7 @@ class Rounds:
         try:
             if error is None and self._method is not None:
                 self._method.finish()
-                model.load_state_dict(self._method.named_outer_parameters(), strict=False)
+                _load(model, self._method.named_outer_parameters())
         finally:
             session.__exit__(None if error is None else type(error), error, None)
 
@@ -142,3 +148,13 @@ class Rounds:
                 "sync_every, or give rounds"
             )
         return int(steps) // sync_every
+
+
+def _load(model: torch.nn.Module, shared: Mapping[str, torch.Tensor]) -> None:
+    """shared: by name, on the host; of a parameter that is sharded this process's part."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in shared:
+                local_of(parameter).copy_(shared[name])
