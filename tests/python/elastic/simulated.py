@@ -150,6 +150,16 @@ class Simulation:
     def members(self) -> tuple[str, ...]:
         return self.view.members
 
+    @property
+    def over(self) -> bool:
+        """All have agreed that nobody needs another any more: who comes now is alone."""
+        finished = [
+            name
+            for name, seat in self.seats.items()
+            if isinstance(seat.waits, Gather) and seat.waits.what == "finish"
+        ]
+        return bool(self.ended) or any(name in self.view.results for name in finished)
+
     def run(self, between: Callable[[int], None] = lambda turn: None) -> None:
         """Until all members have made all steps. Nothing may hang."""
         for turn in range(1, MOST_TURNS):

@@ -17,7 +17,7 @@ from atoll.elastic.member import Member
 from atoll.elastic.oracle import Oracle
 from atoll.elastic.requests import Key
 from atoll.elastic.task import Task
-from atoll.errors import GateClosed, MismatchError, StateUnavailable
+from atoll.errors import GateClosed, MismatchError, MisuseError, StateUnavailable
 
 pytestmark = [pytest.mark.training, pytest.mark.simulation]
 
@@ -106,7 +106,7 @@ def test_losses_and_joins_at_any_moment(trained: Task, right: Right, seed: int) 
 
     def between(turn: int) -> None:
         nonlocal born
-        if not events or turn < events[0] or simulation.ended:
+        if not events or turn < events[0] or simulation.over:
             return
         layouts = {seat.member.layout for seat in simulation.seats.values()}
         protected = all(
@@ -219,6 +219,18 @@ def test_a_newcomer_whose_first_step_is_the_last_ends_with_the_others(
     assert {member.step for member in simulation.ended} == {3}
     assert set(simulation.losses[3]) >= {"w1", "w2", "w3", "w4"}
     assert set(simulation.losses[3].values()) == {right[1][2]}
+
+
+def test_who_comes_when_the_run_is_over_is_alone(trained: Task) -> None:
+    simulation = Simulation(members(trained, 4, 2), seed=4, steps=1)
+
+    def between(turn: int) -> None:
+        if simulation.over and not simulation.ended and "w4" not in simulation.members:
+            simulation.join(Member("w4", trained, pipeline=2, arithmetic="same"))
+
+    with pytest.raises(MisuseError, match="1 workers are too few for 2 stages"):
+        simulation.run(between)
+    assert {member.name for member in simulation.ended} == {"w0", "w1", "w2", "w3"}
 
 
 def test_what_is_damaged_every_time_is_refused(trained: Task) -> None:

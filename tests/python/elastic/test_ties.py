@@ -300,7 +300,7 @@ def test_losses_and_joins_of_members_at_any_moment(seed: int) -> None:
 
     def between(turn: int) -> None:
         nonlocal count
-        if not events or turn < events[0] or simulation.ended:
+        if not events or turn < events[0] or simulation.over:
             return
         layouts = {seat.member.layout for seat in simulation.seats.values()}
         if not all(
