@@ -32,7 +32,7 @@ packages := $(wildcard runtime/*/__init__.py launcher/*/__init__.py)
 deps_stamp := $(STAMPS)/dependencies-$(call hash,pyproject.toml)
 package_stamp := $(STAMPS)/package-$(shell { printf '%s\n' $(packages); } | sha256sum | cut -c1-8)-$(call hash,pyproject.toml CMakeLists.txt $(core_sources))
 
-.PHONY: docs bench-peers bench-backend bench-ddp bench-scale bench-elastic test-elastic test-page test-trainers wan bench bench-recovery kills soak help install demo test test-native test-python test-sanitize lint proto clean gtest openssl etcd prometheus
+.PHONY: docs bench-peers bench-backend bench-ddp bench-scale bench-elastic test-elastic test-reach test-page test-trainers wan bench bench-recovery kills soak help install demo test test-native test-python test-sanitize lint proto clean gtest openssl etcd prometheus
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -228,6 +228,9 @@ test-python: $(package_stamp) build-wan/wan_emulator etcd prometheus  ## Python 
 
 test-elastic: $(package_stamp)  ## elastic islands: several deaths of real processes, 300 seeds (PYTEST_ARGS)
 	@ELASTIC_TESTS=full ELASTIC_SEEDS=300 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/python/elastic $(PYTEST_ARGS)
+
+test-reach: $(package_stamp)  ## islands that others cannot dial, and paths that are cut; needs root (PYTEST_ARGS)
+	@REACH_TESTS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/python/control/test_reach.py $(PYTEST_ARGS)
 
 test-page: $(package_stamp)  ## the coordinator's page in a real Chromium; pictures in build-page/
 	@if ! command -v chromium >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

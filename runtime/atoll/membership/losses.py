@@ -137,6 +137,8 @@ def _keep_the_clique(state: State, severed: Collection[tuple[PeerId, PeerId]]) -
         first = next(p for p in island.peers.values() if any(p.id in pair for pair in odds))
         enemies = {rank[one] for pair in odds for one in pair} - {position}
         others = ", ".join(islands[enemy].name for enemy in sorted(enemies))
+        for enemy in enemies:
+            state.relays.part(islands[position].name, islands[enemy].name, state.now_s)
         state.lose(first, Departure.UNREACHABLE, f"no link between it and {others}")
     state.update_severed()
 

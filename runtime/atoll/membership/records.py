@@ -22,6 +22,9 @@ KEPT_ENDS = 64
 """Islands that have left, for the status."""
 MAKE_S = 3.0
 """Two members whose relay is gone have so long to link through another one."""
+PARTED_S = 120.0
+"""Two islands that have lost sight of each other are remembered for so long: more than the longest
+pause before a launcher starts one again."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -123,6 +126,8 @@ class Relays:
         self.failures: dict[tuple[tuple[PeerId, PeerId], PeerId], int] = {}
         self.named_s: dict[tuple[PeerId, PeerId], float] = {}  # when that relay was
         self.orphans: set[tuple[PeerId, PeerId]] = set()  # they had a relay, and want another
+        # Names of islands of which one was put out as they had no link; until when it matters.
+        self.parted: dict[frozenset[str], float] = {}
 
     @property
     def all(self) -> tuple[Relayed, ...]:
@@ -149,6 +154,10 @@ class Relays:
         """Whether two, in either order, still have time to link through the relay."""
         named = [p for p in (pair, pair[::-1]) if p in self.by_pair and p in self.named_s]
         return any(now_s < self.named_s[p] + MAKE_S for p in named)
+
+    def part(self, one: str, other: str, now_s: float) -> None:
+        """Two islands that were members have lost sight of each other, and one is put out."""
+        self.parted[frozenset((one, other))] = now_s + PARTED_S
 
     def forget(self, pair: tuple[PeerId, PeerId]) -> None:
         self.said.pop(pair, None)

@@ -15,6 +15,10 @@ from atoll.membership.state import State
 MOST_PAIRS = 16
 """That one peer relays. Each is up to 16 connections, of the 128 that an engine carries at most."""
 
+DIRECT_S = 1.0
+"""Two that have lost sight of each other as members have so long to link directly, once one is
+back: their path may have healed. Then nobody need dial in vain for as long as it takes."""
+
 Pair = tuple[PeerId, PeerId]
 
 
@@ -35,6 +39,8 @@ def on_unreached(state: State, peer: Peer, message: Unreached) -> None:
 def advance_relays(state: State) -> None:
     """Names relays where they are wanted and can be had."""
     relays = state.relays
+    if relays.parted:
+        _recall(state)
     for pair in [pair for pair in relays.said if not set(pair) <= state.peers.keys()]:
         relays.forget(pair)
         state.peers_changed = True
@@ -51,6 +57,24 @@ def advance_relays(state: State) -> None:
             continue
         if (chosen := _choose(state, pair)) is not None:
             _name(state, pair, chosen)
+
+
+def _recall(state: State) -> None:
+    """Whoever was put out because its path to another island was gone is back, as a new peer."""
+    relays = state.relays
+    relays.parted = {pair: end_s for pair, end_s in relays.parted.items() if state.now_s < end_s}
+    back = [
+        peer
+        for peer in state.peers.values()
+        if not state.is_member(peer.id)
+        and peer.listening_s is not None
+        and state.now_s - peer.listening_s >= DIRECT_S
+    ]
+    for peer in back:
+        for other in state.ring(peer.info.shard):
+            names = frozenset((peer.info.island, other.info.island))
+            if names in relays.parted and not linked(peer, other):
+                relays.said.setdefault(_pair(peer, other), set()).update((peer.id, other.id))
 
 
 def _choose(state: State, pair: Pair) -> PeerId | None:

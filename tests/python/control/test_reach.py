@@ -84,6 +84,7 @@ class Job:
         make_authority("reef", self._certs, days=1)
         self.islands: dict[str, subprocess.Popen[bytes]] = {}
         self.may_end: set[str] = set()
+        self.dial_timeout_s = 1
 
     def _start(self, space: str, name: str, *words: str, **settings: str) -> None:
         environment = {**os.environ, **settings, "PYTHONUNBUFFERED": "1"}
@@ -108,7 +109,8 @@ class Job:
         self.wait("the coordinator", lambda: "listening" in self.log("coordinator"))
 
     def start(self, name: str, space: str, home: int, bind: str, advertise: str) -> None:
-        issue_island(self._certs, name, None, days=1)
+        if not (self._certs / name).exists():
+            issue_island(self._certs, name, None, days=1)
         self._start(
             *(space, name, str(WORKER), "--elements", "1000", "--epochs", "100000"),
             *("--step-s", "0.01"),
@@ -118,7 +120,7 @@ class Job:
             ATOLL_BIND_HOST=bind,
             ATOLL_ADVERTISE_HOST=advertise,
             ATOLL_TLS_DIR=str(self._certs / name),
-            ATOLL_DIAL_TIMEOUT_S="1",
+            ATOLL_DIAL_TIMEOUT_S=str(self.dial_timeout_s),
             ATOLL_SHARED_MEMORY="0",
             OMP_NUM_THREADS="1",
         )
@@ -199,3 +201,36 @@ def test_two_that_nobody_can_dial_train_through_a_third(tmp_path: Path) -> None:
         job.trains("b")
         assert job.islands["d"].wait(PATIENCE_S) != 0
         assert "no link between it and b" in job.log("d")
+
+
+@pytest.mark.skipif(
+    "REACH_TESTS" not in os.environ, reason="make test-reach runs it: half a minute"
+)
+def test_two_members_whose_path_is_cut_come_together_through_a_third(tmp_path: Path) -> None:
+    """The one that is put out is back before anybody has dialled in vain."""
+
+    def forwarding(wanted: bool) -> None:
+        run("ip", "netns", "exec", hub, "sysctl", "-qw", f"net.ipv4.ip_forward={int(wanted)}")
+
+    with places(2) as (hub, homes), contextlib.ExitStack() as at_end:
+        for home in range(2):
+            route = (f"{home_address(home)}/32", "via", f"10.78.{home}.1")
+            run("ip", "-n", hub, "route", "add", *route)
+        forwarding(True)
+        job = Job(tmp_path, hub, at_end)
+        job.dial_timeout_s = 1000
+        job.coordinate(min_islands=2)
+        job.start_open("a")
+        job.start_at_home("b", 0, homes[0])
+        job.trains("ab")
+        job.start_at_home("d", 1, homes[1])
+        job.trains("abd")
+        assert job.status()["relayed"] == []
+        job.may_end = {"d"}
+        forwarding(False)
+        job.trains("ab")
+        assert job.islands["d"].wait(PATIENCE_S) != 0
+        assert "no link between it and b" in job.log("d")
+        job.start_at_home("d", 1, homes[1])  # as a launcher does
+        job.trains("abd")
+        assert job.status()["relayed"] == [{"one": "b", "other": "d", "relay": "a"}]

@@ -15,6 +15,7 @@ from atoll.membership.messages import (
     Leave,
     Linked,
     LinkedMore,
+    Listening,
     PeerInfo,
     Peers,
     Relayed,
@@ -39,6 +40,8 @@ from atoll.membership.peer_events import (
     Tick,
 )
 from atoll.membership.peer_links import OLDER_AFTER_S
+from atoll.membership.records import PARTED_S
+from atoll.membership.relays import DIRECT_S
 
 A, B, C, D = map(peer_id, "abcd")
 SECRET = b"s" * 32
@@ -165,6 +168,52 @@ def test_a_relay_that_leaves_is_relieved_before() -> None:
     bench = members_with_relay()
     bench.say("a", Leave(reason=Departure.FINISHED))
     assert relayed(bench, "d") == (Relayed(one=B, other=D, relay=C),)
+
+
+def parted() -> Bench:
+    """View 2 of a and b, which has lost sight of c; c is back, as another peer that a reaches."""
+    bench = Bench()
+    bench.form("abc")
+    for name, lost in (("b", C), ("c", B)):
+        bench.say(name, Suspect(peer=lost, reason=Departure.SILENT))
+    bench.wait(1.0, beating="abc")
+    assert bench.expelled("c").reason is Departure.UNREACHABLE
+    for name in "ab":
+        bench.fenced(name, 1)
+    for name in "ab":
+        bench.say(name, Installed(epoch=2))
+    bench.register("c2", island="c")
+    bench.say("c2", Listening(endpoints=HERE), Linked(peers=frozenset({A})))
+    bench.say("a", LinkedMore(added=frozenset({peer_id("c2")})))
+    assert relayed(bench, "c2") == ()
+    return bench
+
+
+def test_who_was_put_out_for_a_lost_path_comes_back_through_a_relay_without_dialling_in_vain() -> (
+    None
+):
+    bench = parted()
+    bench.wait(DIRECT_S + 0.1, beating="ab")
+    assert relayed(bench, "c2") == (Relayed(one=B, other=peer_id("c2"), relay=A),)
+    assert relayed(bench, "b") == relayed(bench, "c2")
+
+
+def test_a_path_that_has_healed_needs_no_relay() -> None:
+    bench = parted()
+    link(bench, "b", "c2")
+    bench.wait(DIRECT_S + 0.1, beating="ab")
+    assert relayed(bench, "c2") == ()
+
+
+def test_a_lost_path_is_forgotten_after_a_while() -> None:
+    bench = parted()
+    bench.say("c2", Leave(reason=Departure.FINISHED))
+    bench.wait(PARTED_S, beating="ab")
+    bench.register("c3", island="c")
+    bench.say("c3", Listening(endpoints=HERE), Linked(peers=frozenset({A})))
+    bench.say("a", LinkedMore(added=frozenset({peer_id("c3")})))
+    bench.wait(DIRECT_S + 0.1, beating="ab")
+    assert relayed(bench, "c3") == ()
 
 
 def test_a_restarted_coordinator_knows_the_relays() -> None:
