@@ -92,6 +92,7 @@ def cli() -> None:
     "ATOLL_TOKEN, or use --token-file.",
 )
 @TOKEN_FILE
+@TLS
 @click.option(
     "--advertise",
     metavar="HOST[,HOST]",
@@ -112,6 +113,7 @@ def run(
     config: Path | None,
     token: str | None,
     token_file: str | None,
+    tls: Path | None,
     advertise: str | None,
     elastic: bool,
     workers: int | None,
@@ -128,10 +130,14 @@ def run(
     token = token_of(token, token_file)
     if token is not None and join is None:
         raise click.UsageError("--token is for --join; a job that is started here has no operator")
+    if tls is not None and join is None:
+        raise click.UsageError("--tls is for --join; a job that is started here has --authority")
     given = {key: value for key, value in options.items() if value is not None}
     given = with_workers(given, elastic=elastic, workers=workers)
     if join is not None:
         _check_join(join, given)
+    if tls is not None:  # the islands get it, too
+        os.environ["ATOLL_TLS_DIR"] = str(tls.resolve())
     settings = load_settings(config, os.environ, given)
     if advertise is not None:
         os.environ.update(reached_at(advertise, settings.session.value.bind_host))

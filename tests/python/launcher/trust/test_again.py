@@ -89,3 +89,11 @@ def test_revoked_and_used_outlast_the_coordinator(
         assert atoll("certs", "enroll", again)[0] == 0
         assert status(kept)[0] == 0
         assert status(stolen)[0] == 3
+
+        # The launcher takes a folder by the same word as all other commands.
+        monkeypatch.setenv("ATOLL_TLS_DIR", str(kept))
+        (tmp_path / "train.py").write_text("")
+        code, said = atoll("run", "--join", address, "--tls", str(stolen), "train.py")
+        assert code == 3
+        assert "island 'palm' of job 'reef' was revoked" in said
+    assert atoll("run", "--standalone", "--tls", str(kept), "train.py")[0] == 2
