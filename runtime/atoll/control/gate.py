@@ -43,6 +43,13 @@ STRANGER_S = 30.0
 """How long one without a certificate may stay: for signing one, seconds are enough."""
 PIECE_BYTES = 64 * 1024
 LAST_WORD_S = 1.0
+OLD_TLS_ALERT = bytes((21, 3, 1, 0, 2, 2, 70))
+"""A record with a fatal alert, protocol_version (RFC 8446, 6.2)."""
+PLAIN_ANSWER = (
+    b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.3\r\nConnection: close\r\n"
+    b"Content-Type: text/plain\r\n\r\n"
+    b"This port speaks TLS 1.3 alone, with certificates: atoll status --tls DIR HOST:PORT\n"
+)
 TLS_BEGINS, GRPC_BEGINS = b"\x16", b"PRI"
 """First bytes: of a TLS handshake, and of calls in the clear, whose caller has no certificate."""
 
@@ -160,8 +167,11 @@ class Gate:
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             _require_tls(await _first_bytes(accepted))
-            reader, writer = await _handshake(accepted, self._context)
+            with accepted.dup() as voice:
+                reader, writer = await _handshake(accepted, self._context, voice)
         except _Refused as refused:
+            if refused.reason == "plaintext":
+                _tell(accepted, PLAIN_ANSWER)
             accepted.close()
             self._refuse(refused.reason, str(refused))
             return
@@ -311,16 +321,30 @@ def _require_tls(first: bytes) -> None:
         raise _Refused("plaintext", "it speaks no TLS")
 
 
+def _tell(caller: socket.socket, words: bytes) -> None:
+    """A last word to who is turned away, if there is room for it."""
+    with contextlib.suppress(OSError):
+        caller.send(words)
+        # What nobody has read would make the end a reset, which takes that word along.
+        caller.recv(PIECE_BYTES)
+
+
 async def _handshake(
-    accepted: socket.socket, context: ssl.SSLContext
+    accepted: socket.socket, context: ssl.SSLContext, voice: socket.socket
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     loop = asyncio.get_running_loop()
     accepted.setblocking(False)
     reader = asyncio.StreamReader(limit=PIECE_BYTES)
     protocol = asyncio.StreamReaderProtocol(reader)
-    transport, _ = await loop.connect_accepted_socket(
-        lambda: protocol, accepted, ssl=context, ssl_handshake_timeout=HANDSHAKE_S
-    )
+    try:
+        transport, _ = await loop.connect_accepted_socket(
+            lambda: protocol, accepted, ssl=context, ssl_handshake_timeout=HANDSHAKE_S
+        )
+    except ssl.SSLError as error:
+        # asyncio drops what OpenSSL has to say at the end.
+        if _reason(error) == "old_tls":
+            _tell(voice, OLD_TLS_ALERT)
+        raise
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
