@@ -377,13 +377,14 @@ class Supervisor:
         """Judge a run that was not stopped: a loss is what atoll is there for, a failure is not."""
         failed = [island.name for island in self._in(State.FAILED)]
         finished, total = len(self._in(State.FINISHED)), len(self.islands)
-        if self._job_stopped and finished < total:
+        refused = self._in(State.REFUSED)  # it says more than that the job was stopped afterwards
+        if self._job_stopped and finished + len(refused) < total:
             message = f"the job was stopped; {finished} of {total} islands had finished"
             return Finish(code=exit_codes.WORKER_FAILED, message=message)
         if failed:
             message = f"{' and '.join(failed)} failed; {finished} of {total} islands finished"
             return Finish(code=exit_codes.WORKER_FAILED, message=message, shown=failed[-1])
-        if refused := self._in(State.REFUSED):
+        if refused:
             names = " and ".join(island.name for island in refused)
             message = f"{names} may not come back: {refused[0].why}"
             return Finish(code=exit_codes.CANNOT_JOIN, message=message)

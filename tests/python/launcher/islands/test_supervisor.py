@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -412,8 +413,10 @@ def test_leaving_has_an_end_and_a_second_request_does_not_wait_for_it() -> None:
 REVOKED = PutOut(island="b", why="it was revoked", is_refused=True)
 
 
-def test_who_may_not_come_back_is_not_started_again_and_the_exit_code_says_so() -> None:
+@pytest.mark.parametrize("events", [(), (JobStopped(),)])  # the others may be quicker to end
+def test_who_may_not_come_back_is_not_started_again(events: tuple[JobStopped, ...]) -> None:
     machine = begun(floor=0)
+    assert [machine.handle(event, 10.0) for event in events] == [[] for _ in events]
     said = ChildExited(island="b", code=3, error="revoked", refused="revoked: ask for a token")
     assert machine.handle(said, 10.0) == [GaveUp(island="b", reason="revoked: ask for a token")]
     machine.handle(ChildExited(island="a", code=0), 60.0)
