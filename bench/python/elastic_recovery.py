@@ -9,7 +9,9 @@ that step, less an undisturbed one (the median of those before): negative if the
 step that cost little more. *Extra* is how much longer the whole step took. Its parts are those of
 the slowest survivor (docs/elastic.md), and before them *detect*: from the kill until it heard of
 the loss. The losses are compared with one another: all workers must have had the same at every
-step. With --append, what several runs have found is summed up together.
+step. With --append, what several runs have found is summed up together. With --elsewhere whoever is
+killed gives back its memory with what the others leave of the processors, as if it had run on
+another machine.
 """
 
 from __future__ import annotations
@@ -31,11 +33,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from atoll_launcher.islands.embedded import EmbeddedCoordinator, hosted
+from coordinating import coordinating
+from recovery import give_way
 
 PATIENCE_S = 120.0
 CALM_STEPS = 8
 """Undisturbed steps before a kill: links are measured and compared with."""
+LINE_BYTES = 400
+"""A line of a log is shorter."""
 
 
 def work(coordinator: str, name: str, out: Path, args: argparse.Namespace) -> None:
@@ -73,8 +78,22 @@ def work(coordinator: str, name: str, out: Path, args: argparse.Namespace) -> No
 def lines(out: Path, name: str) -> list[list[Any]]:
     """What a worker has written so far; its last line may be half there."""
     path = out / f"{name}.log"
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return _whole(path.read_text().splitlines(keepends=True)) if path.exists() else []
+
+
+def newest(out: Path, name: str) -> list[list[Any]]:
+    """Its last CALM_STEPS lines: who looks often must not use up what others need."""
+    path = out / f"{name}.log"
+    if not path.exists():
+        return []
+    with path.open("rb") as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - (CALM_STEPS + 2) * LINE_BYTES))
+        first, *rest = log.read().decode().splitlines(keepends=True) or [""]
+    return _whole(rest if not first.startswith("[") else [first, *rest])[-CALM_STEPS:]
+
+
+def _whole(found: list[str]) -> list[list[Any]]:
+    return [json.loads(line) for line in found if line.endswith("\n")]
 
 
 Line = list[Any]
@@ -129,7 +148,7 @@ def measure(args: argparse.Namespace, coordinator: str, out: Path) -> list[dict[
 
     def calm() -> bool:
         """All have made undisturbed steps lately in a whole and protected layout."""
-        last = [lines(out, name)[-CALM_STEPS:] for name in living]
+        last = [newest(out, name) for name in living]
         return all(
             len(own) == CALM_STEPS and all(line[3] == args.workers and line[4] for line in own)
             for own in last
@@ -147,13 +166,15 @@ def measure(args: argparse.Namespace, coordinator: str, out: Path) -> list[dict[
             time.sleep(rng.random() * 0.5)
             name = rng.choice(sorted(living))
             victim = living.pop(name)
-            before = [line[0] for line in lines(out, min(living))[-CALM_STEPS:]]
+            before = [line[0] for line in newest(out, min(living))]
             step_s = statistics.median(b - a for a, b in itertools.pairwise(before))
             assert victim.pid is not None
+            if args.elsewhere:
+                give_way(victim.pid)
             killed_s = time.monotonic()
             os.kill(victim.pid, signal.SIGKILL)
             # The step that was running when it was killed, and ended with the survivors.
-            await_("recovery", lambda: all(lines(out, n)[-1][3] < args.workers for n in living))
+            await_("recovery", lambda: all(newest(out, n)[-1][3] < args.workers for n in living))
             logs = [lines(out, survivor) for survivor in living]
             found.append(of_kill(killed_s, step_s, logs, args.workers))
             shown = ", ".join(
@@ -177,15 +198,8 @@ def measure(args: argparse.Namespace, coordinator: str, out: Path) -> list[dict[
 
 
 async def hosted_measure(args: argparse.Namespace, out: Path) -> list[dict[str, float]]:
-    wanted = EmbeddedCoordinator(
-        job="elastic",
-        listen="127.0.0.1:0",
-        min_islands=args.workers,
-        store="memory",
-        metrics_port=-1,
-    )
-    async with hosted(wanted) as host:
-        return await asyncio.to_thread(measure, args, host.address, out)
+    async with coordinating("elastic", args.workers) as coordinator:
+        return await asyncio.to_thread(measure, args, coordinator.address, out)
 
 
 def main() -> None:
@@ -199,6 +213,7 @@ def main() -> None:
     add("--sequences", type=int, default=2)
     add("--seed", type=int, default=1)
     add("--seconds", type=float, default=1e9, help="no kill begins later")
+    add("--elsewhere", action="store_true", help="the dead's memory is given back out of the way")
     add("--append", type=Path, help="a file of kills: these are added, and all in it summed up")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
