@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -109,13 +110,11 @@ class Exchange:
 
     def _waited(self, handle: Handle[torch.Tensor]) -> int:
         while True:
-            try:
+            with contextlib.suppress(errors.DeadlineExceeded):
                 return handle.wait(_LOOK_S).epoch
-            except errors.DeadlineExceeded:
-                outcome = handle.outcome
-                if outcome is not None and outcome.code != "ok":
-                    raise
-                self.serve()
+            if handle.done():  # it failed, perhaps only just now: that says with what
+                return handle.wait().epoch
+            self.serve()
 
     def _completed(self, epoch: int) -> list[torch.Tensor] | None:
         members = self.session.members_of(epoch)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from harness import Coordinator
 from replica_worker import MICRO_BATCHES, Model, compute, held, loss_of, replica
 
 import atoll
-from atoll.errors import DeadlineExceeded, MisuseError, TensorError
+from atoll.errors import AtollError, DeadlineExceeded, MisuseError, TensorError, ViewChanged
 from atoll.replicas.exchange import Exchange
 from atoll.replicas.position import Position
 
@@ -148,6 +148,25 @@ def test_somebody_comes_in_the_middle_of_a_step(
     if batch == "fixed":
         with one_thread():
             assert states["a"] == alone("fixed")
+
+
+@pytest.mark.parametrize("error", [ViewChanged("it", 3, 2), DeadlineExceeded("its own")])
+def test_an_op_that_fails_while_nobody_looks_says_with_what(error: AtollError) -> None:
+    """A look is over; before the next one, the op is."""
+    served: list[bool] = []
+
+    class Late:
+        def wait(self, timeout_s: float | None = None) -> Any:
+            raise error if served else DeadlineExceeded("not over after 0.02 s")
+
+        def done(self) -> bool:
+            served.append(True)
+            return True
+
+    handle: Any = Late()
+    with pytest.raises(type(error)) as caught:
+        Exchange(cast("Any", None), [], channel=1)._waited(handle)
+    assert caught.value is error
 
 
 def test_a_step_by_hand() -> None:
