@@ -64,8 +64,9 @@ class MoveCalls(PairCalls, ABC):
         timeout_ns = ops.timeout_ns(timeout_s)
         bound, ids, _ = self._bound(epoch)
         total = len(ids) * source.numel()
-        out = source.new_empty((len(ids), *source.shape))
-        if target is not None:
+        if target is None:
+            out = source.new_empty((len(ids), *source.shape))
+        else:
             why = f"source has {source.numel()} elements on each of {len(ids)} members"
             out = target_of(source, target, total, why)
         dtype, width = as_moved(source)

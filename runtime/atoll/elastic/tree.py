@@ -12,7 +12,7 @@ Pure, and blind to what a value is: `add(left, right)` may reuse the memory of `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Generic, TypeVar
 
 from atoll.errors import MisuseError
@@ -104,10 +104,12 @@ def _path(node: Node, total: int) -> Iterator[tuple[Node, Node | None]]:
         k, i = k + 1, i >> 1
 
 
+@lru_cache(maxsize=64)
 def shares(total: int, workers: int) -> tuple[tuple[int, ...], ...]:
     """Consecutive micro-batches for each worker, none with more than ceil(total / workers).
 
-    Of all such cuts, the one with the fewest nodes to send; of equals, the most even one.
+    Of all such cuts, the one with the fewest nodes to send; of equals, the most even one. Found by
+    trying, which takes milliseconds (64 on 8 workers: 20), so the last ones are remembered.
     """
     most = -(-total // workers)
 

@@ -90,7 +90,7 @@ class Bucket:
         with torch.no_grad():
             for parameter in self.parameters:
                 if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
+                    parameter.grad = torch.empty_like(parameter)
             grads = [local_of(p.grad) for p in self.parameters if p.grad is not None]
             torch._foreach_copy_(grads, views)
 

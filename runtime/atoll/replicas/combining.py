@@ -10,8 +10,9 @@ Thread: whichever runs the backward pass; one at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from atoll.elastic import tree
@@ -29,6 +30,9 @@ Peers = tuple[bytes, ...]
 
 class Combining(Protocol):
     """One bucket's gradients, step after step."""
+
+    total: torch.Tensor
+    """[numel]: where `taken` leaves what it returns."""
 
     def begin(self, slot: int | None, slots: int) -> None:
         """A step begins; this replica's place among those whose work it is, None: it has none."""
@@ -71,61 +75,127 @@ class Averaged:
         return result if self.replicas is None else result.div_(self.replicas)
 
 
+@dataclass(slots=True, eq=False)
+class Piece:
+    """A gradient of this replica, or a sum of siblings. flat: [numel]; views: by parameter."""
+
+    flat: torch.Tensor
+    views: list[torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sums:
+    """How everybody adds up what `slots` replicas send. nodes: of each slot, in order. Every node
+    of every slot has a number, counted in that order: `adds` are (left, right), of which left
+    becomes the sum; at the end the total is in `root`."""
+
+    nodes: tuple[tuple[Node, ...], ...]
+    adds: tuple[tuple[int, int], ...]
+    root: int
+    rows: int
+    """Nodes of the replica that sends most: all send as much."""
+
+
+@lru_cache(maxsize=64)
+def sums(total: int, slots: int) -> Sums:
+    """Of `total` micro-batches on so many replicas: what Merger does with numbers for values."""
+    nodes = tuple(tree.cover(share, total) for share in tree.shares(total, slots))
+    adds: list[tuple[int, int]] = []
+
+    def added(left: int, right: int) -> int:
+        adds.append((left, right))
+        return left
+
+    merger: Merger[int] = tree.Merger(total, added)
+    for number, node in enumerate(node for each in nodes for node in each):
+        merger.put(node, number)
+    rows = max(len(each) for each in nodes)
+    return Sums(nodes=nodes, adds=tuple(adds), root=merger.total(), rows=rows)
+
+
 class Ordered:
     """fixed: the nodes that replicas send are siblings' sums, which everybody adds up in the tree's
     order. So the bits depend on the micro-batches and on nobody's number or rank."""
 
-    def __init__(self, numel: int, micro_batches: int) -> None:
-        self._numel, self._total = numel, micro_batches
-        self._slot: int | None = None
-        self._shares: tuple[tuple[int, ...], ...] = ()
-        self._merger: Merger[torch.Tensor] = tree.Merger(micro_batches, _added)
-
-    def begin(self, slot: int | None, slots: int) -> None:
-        self._slot = slot
-        self._shares = tree.shares(self._total, slots)
-        self._merger = tree.Merger(self._total, _added)
-
-    def put(self, micro_batch: int, gradient: torch.Tensor) -> None:
-        """gradient: [numel], which is the tree's from here on."""
-        self._merger.put((0, micro_batch), gradient)
-
-    def exchange(self, session: Session, channel: int, weight: float) -> Handle[torch.Tensor]:
+    def __init__(
+        self,
+        numel: int,
+        micro_batches: int,
+        views_of: Callable[[torch.Tensor], list[torch.Tensor]],
+    ) -> None:
+        """views_of: of a flat vector, by parameter."""
         import torch
 
-        payload = torch.zeros(self._rows * self._numel + 1, device="cpu")
-        nodes = () if self._slot is None else self._nodes(self._slot)
-        if weight > 0 and self._slot is not None and self._merger.nodes() == nodes:
-            for row, node in zip(payload[:-1].view(-1, self._numel), nodes, strict=False):
-                row.copy_(self._merger.value(node))
-            payload[-1] = 1.0
-        return session.all_gather(payload, channel=channel)
+        self.total = torch.empty(numel, device="cpu")
+        self._numel, self._micro_batches, self._views_of = numel, micro_batches, views_of
+        self._slot: int | None = None
+        self._sums = sums(micro_batches, 1)
+        self._mine = self._merger()
+        self._payload = self._gathered = torch.zeros(0, device="cpu")
+        # Making memory and its views anew takes longer than small gradients take to add.
+        self._free: list[Piece] = []
+
+    def begin(self, slot: int | None, slots: int) -> None:
+        self._free += map(self._mine.value, self._mine.nodes())
+        self._mine = self._merger()
+        self._slot = slot
+        self._sums = sums(self._micro_batches, slots)
+
+    def room(self) -> Piece:
+        """For a gradient, of arbitrary content."""
+        if self._free:
+            return self._free.pop()
+        flat = self.total.new_empty(self._numel)
+        return Piece(flat, self._views_of(flat))
+
+    def put(self, micro_batch: int, gradient: Piece) -> None:
+        """gradient: of `room`; it is the tree's from here on."""
+        self._mine.put((0, micro_batch), gradient)
+
+    def exchange(self, session: Session, channel: int, weight: float) -> Handle[torch.Tensor]:
+        length = self._sums.rows * self._numel + 1
+        if self._payload.numel() != length:
+            self._payload = self._payload.new_zeros(length)
+        nodes = () if self._slot is None else self._sums.nodes[self._slot]
+        has_all = weight > 0 and self._slot is not None and self._mine.nodes() == nodes
+        if has_all:
+            for row, node in enumerate(nodes):
+                target = self._payload.narrow(0, row * self._numel, self._numel)
+                target.copy_(self._mine.value(node).flat)
+        self._payload[-1] = float(has_all)
+        view = session.view
+        shape = (len(view.members), length)
+        if self._gathered.shape != shape:
+            self._gathered = self._payload.new_empty(shape)
+        return session.all_gather(
+            self._payload, self._gathered, channel=channel, epoch=view.epoch or None
+        )
 
     def taken(
         self, result: torch.Tensor, weights: Sequence[float], ranks: Sequence[int | None]
     ) -> torch.Tensor | None:
-        whole: Merger[torch.Tensor] = tree.Merger(self._total, _added)
-        for slot, rank in enumerate(ranks):
-            nodes = self._nodes(slot)
+        import torch
+
+        has_all = result[:, -1].tolist()
+        values: list[torch.Tensor] = []
+        for nodes, rank in zip(self._sums.nodes, ranks, strict=True):
             if not nodes:
                 continue
-            if rank is None or float(result[rank, -1]) != 1.0:
+            if rank is None or has_all[rank] != 1.0:
                 return None
-            for row, node in zip(result[rank, :-1].view(-1, self._numel), nodes, strict=False):
-                whole.put(node, row)
-        return whole.total().div_(self._total)
+            row = result[rank]
+            values += (row.narrow(0, k * self._numel, self._numel) for k in range(len(nodes)))
+        for left, right in self._sums.adds:
+            values[left].add_(values[right])
+        return torch.div(values[self._sums.root], self._micro_batches, out=self.total)
 
-    @property
-    def _rows(self) -> int:
-        """Nodes of the replica that sends most: all send as much."""
-        return max(len(self._nodes(slot)) for slot in range(len(self._shares)))
+    def _merger(self) -> Merger[Piece]:
+        return tree.Merger(self._micro_batches, self._added)
 
-    def _nodes(self, slot: int) -> tuple[Node, ...]:
-        return tree.cover(self._shares[slot], self._total)
-
-
-def _added(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    return left.add_(right)
+    def _added(self, left: Piece, right: Piece) -> Piece:
+        left.flat.add_(right.flat)
+        self._free.append(right)
+        return left
 
 
 BATCHES = ("constant", "scaled", "fixed")

@@ -43,10 +43,10 @@ class _Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Views:
-    """Of an averaged bucket's two vectors, by parameter."""
+    """Of a bucket's vectors, by parameter."""
 
-    total: torch.Tensor
     of_flat: list[torch.Tensor]
+    """Of this replica's gradient; of an ordered bucket there is none."""
     of_total: list[torch.Tensor]
 
 
@@ -130,11 +130,12 @@ class FaultTolerantDDP(torch.nn.Module):
         sharded = session.shards > 1
         self._buckets = buckets_of(model, None if sharded else int(bucket_mib * (1 << 20)))
         self._micro_batches = micro_batches
-        self._combining: list[Averaged] | list[Ordered] = (
-            [Averaged(torch.zeros(each.numel, device="cpu"), replicas) for each in self._buckets]
+        self._combining: list[Averaged | Ordered] = [
+            Averaged(torch.zeros(each.numel, device="cpu"), replicas)
             if micro_batches is None
-            else [Ordered(each.numel, micro_batches) for each in self._buckets]
-        )
+            else Ordered(each.numel, micro_batches, each.views)
+            for each in self._buckets
+        ]
         self.exchange = Exchange(session, self._combining, channel=channel)
         """For the optimizer."""
         self._identity = {
@@ -145,12 +146,9 @@ class FaultTolerantDDP(torch.nn.Module):
         }
         self._views = [
             _Views(
-                total=how.total,
-                of_flat=bucket.views(how.flat),
+                of_flat=bucket.views(how.flat) if isinstance(how, Averaged) else [],
                 of_total=bucket.views(how.total),
             )
-            if isinstance(how, Averaged)
-            else None
             for bucket, how in zip(self._buckets, self._combining, strict=True)
         ]
         self._run = _Run()
@@ -236,9 +234,9 @@ class FaultTolerantDDP(torch.nn.Module):
         """The gradients are these, by bucket."""
         finite = all(map(_is_finite, totals))
         for number, total in enumerate(totals):
-            known, bucket = self._views[number], self._buckets[number]
-            of_total = known is not None and total is known.total
-            bucket.scatter(known.of_total if known and of_total else bucket.views(total))
+            bucket = self._buckets[number]
+            assert total is self._combining[number].total  # where the views lead
+            bucket.scatter(self._views[number].of_total)
             finite = finite and bucket.is_rounded_well()
         self._run.finite = finite
 
@@ -278,15 +276,13 @@ class FaultTolerantDDP(torch.nn.Module):
         bucket, how = self._buckets[number], self._combining[number]
         self._run.complete.add(number)
         if isinstance(how, Ordered):
-            gradient = torch.empty(bucket.numel, device="cpu")
-            bucket.gather(bucket.views(gradient))
+            gradient = how.room()
+            bucket.gather(gradient.views)
             bucket.clear()
             assert self._run.running is not None  # _came and _flush look
             how.put(self._run.running, gradient)
         else:
-            known = self._views[number]
-            assert known is not None  # there is one beside every Averaged
-            bucket.gather(known.of_flat)
+            bucket.gather(self._views[number].of_flat)
         while self._run.last and self._run.filled in self._run.complete:
             self.exchange.launch(self._weight())
             self._run.filled += 1

@@ -57,7 +57,7 @@ def next_pass(position: Position, epoch: int) -> Position:
         return replace(position, todo=tuple(range(position.buckets)), failed=False, done=())
     done = dict(position.done)
     old = tuple(bucket for bucket in range(position.buckets) if done.get(bucket) != epoch)
-    return replace(position, todo=old)
+    return replace(position, todo=old) if old != position.todo else position
 
 
 def to_json(position: Position) -> dict[str, Any]:

@@ -83,6 +83,8 @@ class StateSync:
         self._collectives = collectives
         self._shared = shared
         self._observe = observe
+        self._asked: Membership | None = None
+        self._missing: tuple[frozenset[PeerId], frozenset[PeerId]] = (frozenset(), frozenset())
 
     def attach(self, *, timeout_s: float, restore: Callable[[], bool] = lambda: False) -> None:
         """Makes this peer a member that holds the shared state, and is known to.
@@ -137,9 +139,11 @@ class StateSync:
         """Who has not got the state: of the view, whom the channel's next op waits for; and of
         those who listen outside of it."""
         now = self._client.membership()
-        inside = frozenset(now.view.ids)
-        outside = frozenset(peer.id for peer in now.peers) - inside
-        return inside - now.donors - {now.peer}, outside
+        if now is not self._asked:  # a snapshot that is never written to
+            inside = frozenset(now.view.ids)
+            outside = frozenset(peer.id for peer in now.peers) - inside
+            self._asked, self._missing = now, (inside - now.donors - {now.peer}, outside)
+        return self._missing
 
     # --- within -----------------------------------------------------------------------------------
 

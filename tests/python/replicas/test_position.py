@@ -1,14 +1,17 @@
-"""The position of a step: all members make the same of the same ops, whenever they came."""
+"""The position of a step, and the order of additions: all members make the same of the same."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atoll.elastic import tree
 from atoll.replicas.buckets import planned
+from atoll.replicas.combining import sums
 from atoll.replicas.position import absorbed, begun, from_json, next_pass, to_json
 
 PEERS = (b"a" * 16, b"b" * 16)
@@ -62,3 +65,24 @@ def test_buckets_come_in_the_order_of_backward() -> None:
     assert planned([4, 4, 4, 4], first=4, others=8) == [[3], [2, 1], [0]]
     assert planned([4, 100, 4], first=8, others=8) == [[2], [1], [0]]
     assert planned([1, 2], first=100, others=100) == [[1, 0]]
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.data())
+def test_everybody_adds_up_in_the_trees_order(total: int, slots: int, data: st.DataObject) -> None:
+    """What `sums` has written down gives what mergers give, to the bit."""
+    given_ = data.draw(st.lists(st.floats(-1e6, 1e6, width=32), min_size=total, max_size=total))
+    numbers = torch.tensor(given_)
+    plan = sums(total, slots)
+    whole: tree.Merger[torch.Tensor] = tree.Merger(total, lambda a, b: a + b)
+    values: list[torch.Tensor] = []
+    for share, nodes in zip(tree.shares(total, slots), plan.nodes, strict=True):
+        mine: tree.Merger[torch.Tensor] = tree.Merger(total, lambda a, b: a + b)
+        for index in share:
+            mine.put((0, index), numbers[index])
+            whole.put((0, index), numbers[index])
+        assert mine.nodes() == nodes
+        values += map(mine.value, nodes)
+    for left, right in plan.adds:
+        values[left] = values[left] + values[right]
+    assert torch.equal(values[plan.root], whole.total())
+    assert plan.rows == max(map(len, plan.nodes))
