@@ -18,14 +18,16 @@ from atoll.replicas import state as states
 from atoll.replicas.position import begun
 
 if TYPE_CHECKING:
+    from torch.optim.lr_scheduler import LRScheduler
+
     from atoll.checkpoint.read import Targets
     from atoll.replicas.parallel import FaultTolerantDDP
 
 _GROUPS = {"parameter": "parameters", "buffer": "buffers", "optimizer": "optimizer"}
 """A checkpoint's names of what `states.described` names."""
 
-_ANEW = {"buckets"}
-"""Of the identity: what a restarted job may have otherwise, since it changes no state."""
+_ANEW = {"buckets", "max_norm"}
+"""Of the identity: what a restarted job may have otherwise, since it changes no state that is."""
 
 
 class _Lease:
@@ -39,8 +41,16 @@ class DurableReplicas:
 
     counts = "step"
 
-    def __init__(self, ddp: FaultTolerantDDP, inner: torch.optim.Optimizer) -> None:
-        self._ddp, self._inner = ddp, inner
+    def __init__(
+        self,
+        ddp: FaultTolerantDDP,
+        inner: torch.optim.Optimizer,
+        scheduler: LRScheduler | None,
+        identity: dict[str, Any],
+    ) -> None:
+        """identity: what all replicas must have in common, JSON."""
+        self._ddp, self._inner, self._scheduler = ddp, inner, scheduler
+        self._identity = identity
         self._copies: dict[str, torch.Tensor] = {}
         self._lease = weakref.ref(_Lease())
         self._receiving: dict[str, torch.Tensor] = {}
@@ -52,7 +62,7 @@ class DurableReplicas:
 
     def snapshot(self) -> Snapshot:
         """The state after the last step, copied: the next step writes to the parameters."""
-        found = states.described(self._ddp.module, self._inner)
+        found = states.described(self._ddp.module, self._inner, self._scheduler)
         kept = states.persistent_tensors(self._ddp.module)
         tensors = {
             name: tensor
@@ -67,15 +77,15 @@ class DurableReplicas:
                 **found.values,
                 "tensors": [each for each in found.values["tensors"] if each[0] in tensors],
                 "step": self.round,
-                "identity": self._ddp.identity,
+                "identity": self._identity,
             },
             groups=_grouped(self._copies),
             lease=lease,
         )
 
     def restoring(self, values: dict[str, Any]) -> Targets:
-        identity = self._ddp.identity.items()
-        states.check_identity(values, {k: v for k, v in identity if k not in _ANEW})
+        identity = {k: v for k, v in self._identity.items() if k not in _ANEW}
+        states.check_identity(values, identity)
         mine = states.persistent_tensors(self._ddp.module)
         try:
             int(values["step"])
@@ -102,7 +112,7 @@ class DurableReplicas:
         found, self._receiving = self._receiving, {}
         try:
             mine = states.persistent_tensors(self._ddp.module)
-            states.load(found, values, mine, self._inner)
+            states.load(found, values, mine, self._inner, self._scheduler)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise MismatchError(
                 f"the checkpoint's optimizer is another than this one: {error!r}"

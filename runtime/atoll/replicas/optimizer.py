@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
 from atoll import errors
+from atoll.replicas import schedule
 from atoll.replicas import state as states
 from atoll.replicas.durable import DurableReplicas
 from atoll.replicas.position import begun, from_json, to_json
 from atoll.state.manifest import Manifest, bytes_of, describe, encode
 
 if TYPE_CHECKING:
+    from torch.optim.lr_scheduler import LRScheduler
+
     from atoll.membership.messages import PeerId
     from atoll.replicas.parallel import FaultTolerantDDP
 
@@ -32,13 +35,28 @@ class FaultTolerantOptimizer:
 
     Making one joins the view: the job's parameters, buffers, optimizer state and step are fetched,
     or this replica brings its own, or the newest checkpoint's (settings `checkpoint_...`), which
-    the oldest replica writes. Schedulers go on the wrapped optimizer; derive them from `ddp.step`,
-    a joiner receives the groups' present learning rates alone.
+    the oldest replica writes.
+
+        adamw = torch.optim.AdamW(model.parameters())
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adamw, 1000)
+        optimizer = atoll.FaultTolerantOptimizer(ddp, adamw, scheduler=cosine, max_norm=1.0)
     """
 
-    def __init__(self, ddp: FaultTolerantDDP, inner: torch.optim.Optimizer) -> None:
-        """Raises MismatchError when the job trains something else, CannotJoin when the view is not
-        reached in time, MisuseError for an optimizer whose state is not tensors and JSON."""
+    def __init__(
+        self,
+        ddp: FaultTolerantDDP,
+        inner: torch.optim.Optimizer,
+        *,
+        scheduler: LRScheduler | None = None,
+        max_norm: float | None = None,
+    ) -> None:
+        """scheduler: of `inner`, stepped here after every step that is complete; do not step it
+        yourself. Shared as the optimizer is. max_norm: the total gradient is scaled down to this
+        norm; clipping before `step` is too early, the gradients are still a replica's own.
+
+        Raises MismatchError when the job trains something else, CannotJoin when the view is not
+        reached in time, MisuseError for an optimizer or a scheduler whose state is not tensors and
+        JSON."""
         self.inner = inner
         """The wrapped optimizer."""
         self.skipped = 0
@@ -52,8 +70,16 @@ class FaultTolerantOptimizer:
         self._published = -1  # revision
         self._offered: frozenset[PeerId] = frozenset()
         self._told_s = 0.0
-        states.described(ddp.module, inner)  # raises for what cannot be shared
-        self._sync = self._session.share(self, DurableReplicas(ddp, inner))
+        if scheduler is not None:
+            schedule.check(scheduler, inner)
+        if max_norm is not None and not max_norm > 0:
+            raise errors.MisuseError(f"max_norm must be above 0, not {max_norm}")
+        self._scheduler, self._max_norm = scheduler, max_norm
+        self._identity = {**ddp.identity, "max_norm": max_norm}
+        self._described()  # raises for what cannot be shared
+        self._sync = self._session.share(
+            self, DurableReplicas(ddp, inner, scheduler, self._identity)
+        )
         self._exchange.serve = self._serve
         while self._exchange.slot is None:  # the running step is others' work
             self._finish(self._exchange.complete(0.0))
@@ -78,6 +104,15 @@ class FaultTolerantOptimizer:
         self._step_inner()
         return True
 
+    @property
+    def param_groups(self) -> NoReturn:
+        """Raises MisuseError: they are `inner`'s. GradScaler and the like look here, and would
+        change gradients that have been sent off already."""
+        raise errors.MisuseError(
+            "the groups are optimizer.inner's; a GradScaler cannot scale gradients that are on "
+            "their way: train in bf16, which needs none, and clip with max_norm"
+        )
+
     # --- the state's side (atoll.state.sync) ------------------------------------------------------
 
     def seed(self, revision: int, members: tuple[PeerId, ...]) -> None:
@@ -85,11 +120,11 @@ class FaultTolerantOptimizer:
         self._exchange.stand_at(revision, begun(position.buckets, members, step=position.step))
 
     def present(self) -> list[torch.Tensor]:
-        found = states.described(self._ddp.module, self.inner)
+        found = self._described()
         return [states.host_bytes(tensor) for tensor in found.tensors.values()]
 
     def targets(self, manifest: Manifest) -> list[torch.Tensor]:
-        states.check(manifest, self._ddp.module, self._ddp.identity)
+        states.check(manifest, self._ddp.module, self._identity)
         sizes = [entry.nbytes for entry in manifest.tensors]
         if [each.numel() for each in self._receiving] != sizes:
             self._receiving = [torch.empty(size, dtype=torch.uint8, device="cpu") for size in sizes]
@@ -98,7 +133,7 @@ class FaultTolerantOptimizer:
     def adopt(self, manifest: Manifest) -> None:
         try:
             position = from_json(manifest.values["position"])
-            states.adopt(manifest, self._receiving, self._ddp.module, self.inner)
+            states.adopt(manifest, self._receiving, self._ddp.module, self.inner, self._scheduler)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise errors.MismatchError(
                 f"the job's shared state is not that of replicas: {error!r}"
@@ -109,12 +144,12 @@ class FaultTolerantOptimizer:
     def publish(self) -> None:
         """Copies and hashes the state, and serves it. Nothing of it is kept up while nobody is
         coming: a step costs nothing for it."""
-        found = states.described(self._ddp.module, self.inner)
+        found = self._described()
         copies = [states.host_bytes(tensor).clone() for tensor in found.tensors.values()]
         manifest = Manifest(
             revision=self._exchange.revision,
             values={
-                "identity": self._ddp.identity,
+                "identity": self._identity,
                 "position": to_json(self._exchange.position),
                 **found.values,
             },
@@ -132,6 +167,9 @@ class FaultTolerantOptimizer:
 
     # --- within -----------------------------------------------------------------------------------
 
+    def _described(self) -> states.Described:
+        return states.described(self._ddp.module, self.inner, self._scheduler)
+
     def _finish(self, totals: list[torch.Tensor] | None) -> None:
         """A step that others computed: this replica takes it with them."""
         if totals is None:
@@ -142,10 +180,14 @@ class FaultTolerantOptimizer:
 
     def _step_inner(self) -> None:
         if self._ddp.is_finite():
+            if self._max_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self._ddp.module.parameters(), self._max_norm)
             self.inner.step()
         else:
             self.skipped += 1
             logger.error("step %d: the gradient is not finite; left out by all", self._ddp.step)
+        if self._scheduler is not None:  # a step that was left out counts, too
+            self._scheduler.step()
         self._serve()
         self._session.step_over(self._exchange.epoch)
         now = time.monotonic()

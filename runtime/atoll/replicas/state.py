@@ -14,9 +14,12 @@ import torch
 
 from atoll.errors import MismatchError, MisuseError
 from atoll.methods.layout import local_of
+from atoll.replicas import schedule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from torch.optim.lr_scheduler import LRScheduler
 
     from atoll.state.manifest import Manifest
 
@@ -35,7 +38,9 @@ class Described:
     values: dict[str, Any]
 
 
-def described(model: torch.nn.Module, inner: torch.optim.Optimizer) -> Described:
+def described(
+    model: torch.nn.Module, inner: torch.optim.Optimizer, scheduler: LRScheduler | None = None
+) -> Described:
     """The state as it is. Raises MisuseError for an optimizer with a state of another kind."""
     tensors = model_tensors(model)
     held = inner.state_dict()
@@ -50,6 +55,7 @@ def described(model: torch.nn.Module, inner: torch.optim.Optimizer) -> Described
         "tensors": [[name, _kind(t), list(t.shape)] for name, t in tensors.items()],
         "scalars": scalars,
         "groups": held["param_groups"],
+        "scheduler": schedule.state_of(scheduler),
     }
     try:
         json.dumps(values, allow_nan=False)
@@ -117,9 +123,10 @@ def adopt(
     received: Sequence[torch.Tensor],
     model: torch.nn.Module,
     inner: torch.optim.Optimizer,
+    scheduler: LRScheduler | None = None,
 ) -> None:
-    """Puts what was received into model and optimizer. Raises KeyError, IndexError, TypeError or
-    ValueError for values that do not fit; the model is then unchanged."""
+    """Puts what was received into model, optimizer and scheduler. Raises KeyError, IndexError,
+    TypeError or ValueError for values that do not fit; the model is then unchanged."""
     entries = zip(manifest.values["tensors"], manifest.tensors, received, strict=True)
     found: dict[str, torch.Tensor] = {}
     for (name, kind, shape), entry, data in entries:
@@ -129,7 +136,7 @@ def adopt(
         if math.prod(shape) * dtype.itemsize != entry.nbytes:
             raise ValueError(f"{name} is {kind} {shape} in {entry.nbytes} bytes")
         found[name] = data.view(dtype).reshape(shape)
-    load(found, manifest.values, model_tensors(model), inner)
+    load(found, manifest.values, model_tensors(model), inner, scheduler)
 
 
 def load(
@@ -137,9 +144,10 @@ def load(
     values: Mapping[str, Any],
     mine: Mapping[str, torch.Tensor],
     inner: torch.optim.Optimizer,
+    scheduler: LRScheduler | None,
 ) -> None:
-    """Puts found tensors and values into the model, whose tensors are `mine`, and the optimizer.
-    Raises what `adopt` does; nothing has changed then."""
+    """Puts found tensors and values into the model, whose tensors are `mine`, the optimizer and the
+    scheduler. Raises what `adopt` does; the model has not changed then."""
     held: dict[int, dict[str, Any]] = {}
     for name, tensor in found.items():
         if name.startswith("optimizer."):
@@ -160,6 +168,7 @@ def load(
         {key: _as(before.get(key), value) for key, value in group.items()}
         for group, before in zip(values["groups"], own, strict=True)
     ]
+    schedule.load(scheduler, values.get("scheduler"))
     inner.load_state_dict({"state": held, "param_groups": groups})
     for name, tensor in mine.items():
         tensor.copy_(found[name])
