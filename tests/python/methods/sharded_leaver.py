@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -38,6 +39,8 @@ def main() -> None:
     inner = inner_of(trained)
     with atoll.join({"metrics_port": -1}) as session:
         outer = atoll.DiLoCo(session, plain, inner, sync_every=STEPS, **OUTER)
+        while session.size < 2:  # whoever comes late has no third round
+            time.sleep(0.01)
         for batch in session.batches(Numbers(), batch_size=2, rounds=ROUNDS):
             train(trained, inner, batch)
             if outer.round == 2 and island == leaver and rank == 1:
