@@ -99,7 +99,9 @@ class OuterRound:
                     if found is not None:
                         return found
             except OutsideChanged:
-                pass
+                # Others may still wait for a gathering of the view before, and look at no island
+                # meanwhile: what is said next ends it, also if a loss in the island interrupts us.
+                continue
             yield Watch(needs=layout.workers)
         raise DeadlineExceeded(self._not_met())
 

@@ -28,7 +28,8 @@ from forked import forkserver
 
 pytestmark = [pytest.mark.processes, pytest.mark.training]
 
-PATIENCE_S = 90.0
+PATIENCE_S = 50.0
+"""Less than the time-out of an op: who waits for that has waited for nothing."""
 WORKERS = 3
 
 Slots = dict[str, str]
