@@ -82,6 +82,9 @@ class Group:
             raise LabError(f"{self.name}: host {host} has ended: {self.complaint(host)}")
         return json.loads(line)
 
+    def has_answered(self, host: int) -> bool:
+        return bool(select.select([self.processes[host].stdout], [], [], 0)[0])
+
     def complaint(self, host: int) -> str:
         """The last line that it wrote on standard error."""
         said = (self._logs / f"{host}.log").read_text(errors="replace").strip().splitlines()
@@ -120,6 +123,7 @@ def islands(lab: Lab, **settings: str) -> Iterator[Group]:
             coordinator = lab.spawn(0, command, environment({}), stdout=log, stderr=log)
         try:
             with _group("atoll", lab, [["atoll"]] * lab.hosts, environments, folder) as group:
+                group.ask({"do": "meet"}, START_TIMEOUT_S)
                 yield group
         finally:
             coordinator.terminate()

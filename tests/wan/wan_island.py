@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -31,7 +32,6 @@ def atoll() -> tuple[Answer, Callable[[], None]]:
     import atoll
 
     session = atoll.join({"metrics_port": -1})
-    session.barrier()
 
     def all_reduce(asked: dict[str, Any]) -> dict[str, Any]:
         source = torch.full((asked["bytes"] // 4,), 0.5)
@@ -51,8 +51,27 @@ def atoll() -> tuple[Answer, Callable[[], None]]:
             raise ValueError(f"wrong sum: {target[-1].item()} is not {exact}")
         return {**dataclasses.asdict(samples), "plan": outcomes[0].plan}
 
+    def rounds(asked: dict[str, Any]) -> dict[str, Any]:
+        """One op after the other, until all members are there again, of whom one was missing."""
+        source = torch.full((asked["bytes"] // 4,), 0.5)
+        times: list[tuple[float, float]] = []
+        was_missing = asked["late"]
+        while True:
+            began_s = time.time()
+            there = session.all_reduce(source, torch.empty_like(source)).wait().contributors
+            times.append((began_s, time.time() - began_s))
+            if there < asked["members"]:
+                was_missing = True
+            elif was_missing:
+                return {"rounds": times}
+
     def answer(asked: dict[str, Any]) -> dict[str, Any]:
         match asked["do"]:
+            case "meet":
+                session.barrier()
+                return {}
+            case "rounds":
+                return rounds(asked)
             case "all_reduce":
                 return all_reduce(asked)
             case "train":
