@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -183,6 +184,7 @@ def _group(
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=str(ROOT),
+                start_new_session=True,  # with what it starts: hivemind's DHT outlives its parent
             )
 
     group = Group(name, Path(folder), start)
@@ -191,5 +193,6 @@ def _group(
         yield group
     finally:
         for process in group.processes:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
