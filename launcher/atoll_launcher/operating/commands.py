@@ -59,7 +59,11 @@ def kill(words: tuple[str, ...], why: str, tls: Path | None) -> int:
 @click.argument("words", nargs=-1, required=True, metavar="[HOST:PORT] NAME")
 @TLS
 def revoke(words: tuple[str, ...], tls: Path | None) -> int:
-    """Declare the certificates of NAME void, now; islands with one are put out of the job."""
+    """Declare the certificates of NAME void, now; islands with one are put out of the job.
+
+    Join tokens that were made until now and not used yet are void with them: those for NAME, and
+    those for any island.
+    """
     from atoll_launcher.trust.enroll import revoke as revoke_certificates
     from atoll_launcher.watch import whereabouts
 
@@ -67,7 +71,7 @@ def revoke(words: tuple[str, ...], tls: Path | None) -> int:
     address, own = place_of(named, tls)
     islands = revoke_certificates(address, name, own)
     put_out = f"; put out: {', '.join(islands)}" if islands else "; no island had one in use"
-    print(f"certificates of '{name}' are void from now on{put_out}")
+    print(f"certificates and unused tokens of '{name}', made until now, are void{put_out}")
     return exit_codes.OK
 
 

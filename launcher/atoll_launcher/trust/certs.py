@@ -71,13 +71,15 @@ def make_token(folder: Path, enroll: str, island: str, ttl: str) -> str:
         raise ConfigError(f"--enroll {enroll!r}: {error}") from None
     if island:
         check_name("island", island)
+    now_s = datetime.now(UTC).timestamp()
     token = Token(
         id=secrets.token_hex(16),
         job=authority.job,
         island=island,
         enroll=enroll,
         authority=fingerprint(authority.certificate),
-        expires_s=datetime.now(UTC).timestamp() + parse_life(ttl),
+        made_s=now_s,
+        expires_s=now_s + parse_life(ttl),
     )
     return encode(token, proof_key(authority.key))
 

@@ -18,7 +18,7 @@ from atoll.control.gate import Caller, Gate
 from atoll.membership.events import Redeem, Revoke
 from atoll.pb import control_pb2 as pb
 from atoll.trust.authority import CLOCK_SKEW
-from atoll.trust.enrollment import Enrollment, EnrollmentRefused, admit, certify
+from atoll.trust.enrollment import Enrollment, EnrollmentRefused, admit, certify, refuse_void
 from atoll.trust.names import Role, holder_of, may_speak_for, speaks_for
 from atoll.trust.remembered import Remembered
 
@@ -143,6 +143,9 @@ class Trust:
             key = hashlib.sha256(request.request).hexdigest()
             token = admission.token
             self._refuse_used(self._remembered.used_by(token.id), key)
+            self._refuse_used(term.machine.redeemed_by(token.id), key)
+            # A key that comes again, too. Who is revoked from here on gets a void certificate.
+            refuse_void(admission, self._revoked())
             await term.handled(
                 Redeem(token=token.id, key=key, expires_s=token.expires_s, unix_s=now.timestamp())
             )
@@ -180,10 +183,16 @@ class Trust:
     def _is_revoked(self, caller: Caller) -> bool:
         if caller.holder is None:
             return False
-        name, term = caller.holder.name, self._term()
-        in_job_s = 0.0 if term is None else term.machine.revoked_s(name)
         issued_s = caller.valid_from_s + CLOCK_SKEW.total_seconds()
-        return issued_s <= max(in_job_s, self._remembered.revoked_s(name))
+        return issued_s <= self._revoked().get(caller.holder.name, 0.0)
+
+    def _revoked(self) -> dict[str, float]:
+        """By name, until when what was made is void: by the job's state, or the authority's."""
+        term, found = self._term(), dict(self._remembered.revoked)
+        # Copies, for `admits` may ask while the coordinator's loop revokes.
+        for name, at_s in {} if term is None else dict(term.machine.revoked).items():
+            found[name] = max(at_s, found.get(name, 0.0))
+        return found
 
 
 def _require_coordinator(role: Role, own: str, job: str) -> None:

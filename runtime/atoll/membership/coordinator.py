@@ -156,9 +156,10 @@ class CoordinatorMachine:
         use = self._state.used_tokens.get(token)
         return None if use is None else use[1]
 
-    def revoked_s(self, name: str) -> float:
-        """Certificates of that name made until then (Unix time) are void; 0: none are."""
-        return self._state.revoked.get(name, 0.0)
+    @property
+    def revoked(self) -> Mapping[str, float]:
+        """By name, until when (Unix time) its certificates and tokens are void."""
+        return self._state.revoked
 
     @property
     def islands(self) -> frozenset[str]:

@@ -25,13 +25,13 @@ def redeem(state: State, event: Redeem) -> None:
 
 
 def revoke(state: State, event: Revoke) -> None:
-    """Certificates of that name that were made until now are void, and who is there with one is
-    put out. A new token may bring the island back."""
+    """Certificates and tokens of that name that were made until now are void, and who is there with
+    one is put out. A new token may bring the island back."""
     if event.unix_s > state.revoked.get(event.name, 0.0):
         state.revoked[event.name] = event.unix_s
         state.dirty = True
     message = f"its certificate ('{event.name}') was revoked"
-    state.tell("revoked", f"certificates of '{event.name}' are void from now on")
+    state.tell("revoked", f"certificates and tokens of '{event.name}' made until now are void")
     for peer in list(state.peers.values()):
         if peer.id in state.peers and peer.info.island in event.islands:
             state.lose(peer, Departure.REVOKED, message)

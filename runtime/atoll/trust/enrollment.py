@@ -8,6 +8,7 @@ Pure but for random serial numbers: what was used before is asked of, and told t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -63,6 +64,27 @@ def admit(enrollment: Enrollment, authority: Authority, *, job: str, now: dateti
     except ConfigError as error:
         raise EnrollmentRefused("name", str(error)) from None
     return Admission(token=token, holder=Holder(job=job, role=Role.ISLAND, name=name))
+
+
+def refuse_void(admission: Admission, revoked: Mapping[str, float]) -> None:
+    """What a revocation means for tokens that were made before it: those of its name are void, and
+    those of no name, which whoever was revoked may hold as well.
+
+    revoked: by name, Unix times. Raises EnrollmentRefused.
+    """
+    token = admission.token
+    if token.island:
+        name, at_s = token.island, revoked.get(token.island, 0.0)
+    else:
+        name, at_s = max(revoked.items(), key=lambda item: item[1], default=("", 0.0))
+    if token.made_s > at_s:
+        return
+    which = "" if token.island else " and names no island"
+    raise EnrollmentRefused(
+        "revoked",
+        f"the token is void: it was made before '{name}' was revoked{which}; "
+        "ask the operator for a new one: atoll token",
+    )
 
 
 def certify(

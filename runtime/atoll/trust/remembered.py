@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from atoll.errors import ConfigError
@@ -47,13 +48,14 @@ class Remembered:
                     "from a backup; or make a new authority (atoll certs init) and new tokens"
                 ) from None
 
-    def revoked_s(self, name: str) -> float:
-        """Unix time until which certificates of that name are void; 0: none is."""
-        return self._revoked.get(name, 0.0)
+    @property
+    def revoked(self) -> Mapping[str, float]:
+        """By name, until when (Unix time) its certificates and tokens are void."""
+        return self._revoked
 
     def revoke(self, name: str, unix_s: float) -> None:
         """Those that were made until then are void."""
-        self._revoked[name] = max(unix_s, self.revoked_s(name))
+        self._revoked[name] = max(unix_s, self._revoked.get(name, 0.0))
         self._write()
 
     def used_by(self, token: str) -> str | None:

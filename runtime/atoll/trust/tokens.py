@@ -2,9 +2,10 @@
 
 A token is a line of text that an operator hands to whoever is to join. It says where the job's
 coordinator signs certificates, by which authority to know that coordinator, and proves, once and
-for a short time, that the operator meant it. It names the job and, if so made, the island.
+for a short time, that the operator meant it. It names the job and, if so made, the island, and
+says when it was made: what is revoked later voids it (`enrollment`).
 
-    atoll1.<payload>.<proof>
+    atoll2.<payload>.<proof>
 
 payload and proof are base64url; the payload is JSON with the keys of `Token`. The proof is
 HMAC-SHA256 of the payload, keyed with the authority's private key: whoever holds the authority
@@ -21,6 +22,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +32,7 @@ from atoll.errors import ConfigError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
 
-PREFIX = "atoll1"
+PREFIX = "atoll2"
 PURPOSE = "join"
 MAX_TOKEN = 4096
 """Characters."""
@@ -44,13 +46,15 @@ class TokenRefused(Exception):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
     """What a token says. `id`: 32 hexadecimal digits, drawn for each. `enroll`: HOST:PORT, or
-    several with commas. `authority`: SHA-256 of its certificate, in hex. `expires_s`: Unix time."""
+    several with commas. `authority`: SHA-256 of its certificate, in hex. `made_s`, `expires_s`:
+    Unix time."""
 
     id: str
     job: str
     island: str
     enroll: str
     authority: str
+    made_s: float
     expires_s: float
     purpose: str = PURPOSE
 
@@ -105,6 +109,11 @@ def check_life(seconds: float) -> float:
 def _parse(text: str) -> tuple[Token, bytes, bytes]:
     text = text.strip()
     pieces = text.split(".")
+    if len(pieces) == 3 and re.fullmatch(r"atoll\d+", pieces[0]) and pieces[0] != PREFIX:
+        raise TokenRefused(
+            f"the token is of another version of atoll, it begins with '{pieces[0]}.' and not with "
+            f"'{PREFIX}.'; have the same atoll on both machines, and make a new token: atoll token"
+        )
     if len(text) > MAX_TOKEN or len(pieces) != 3 or pieces[0] != PREFIX:
         raise TokenRefused(f"not a join token: it must begin with '{PREFIX}.' and be whole")
     try:
@@ -120,7 +129,7 @@ def _checked(values: Any) -> Token:
     if not isinstance(values, dict) or set(values) != set(Token.__slots__):
         raise ValueError("other keys than a token has")
     for key, value in values.items():
-        wanted = (int, float) if key == "expires_s" else str
+        wanted = (int, float) if key in ("made_s", "expires_s") else str
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise ValueError(f"{key} has the wrong type")
     token = Token(**values)

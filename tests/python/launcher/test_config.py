@@ -247,12 +247,12 @@ def test_a_token_comes_in_a_file_or_by_standard_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "token"
-    file.write_text("atoll1.a.b\nnot this\n")
+    file.write_text("atoll2.a.b\nnot this\n")
     assert token_of(None, None) is None
-    assert token_of("atoll1.c.d", None) == "atoll1.c.d"
-    assert token_of("atoll1.c.d", str(file)) == "atoll1.a.b"
-    monkeypatch.setattr("sys.stdin", io.StringIO("atoll1.e.f\n"))
-    assert token_of(None, "-") == "atoll1.e.f"
+    assert token_of("atoll2.c.d", None) == "atoll2.c.d"
+    assert token_of("atoll2.c.d", str(file)) == "atoll2.a.b"
+    monkeypatch.setattr("sys.stdin", io.StringIO("atoll2.e.f\n"))
+    assert token_of(None, "-") == "atoll2.e.f"
     file.write_text("\n")
     for name, text in ((str(file), "no token in its first line"), ("none", "No such file")):
         with pytest.raises(ConfigError, match=text):

@@ -37,6 +37,7 @@ def token_for(authority: Authority, island: str = "") -> str:
         island=island,
         enroll="coral:7001",
         authority=fingerprint(authority.certificate),
+        made_s=NOW.timestamp(),
         expires_s=NOW.timestamp() + 60,
     )
     return encode(token, proof_key(authority.key))

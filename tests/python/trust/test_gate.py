@@ -285,6 +285,7 @@ def test_a_token_tells_whom_to_believe() -> None:
             island="",
             enroll=",".join(addresses),
             authority=fingerprint(authority.certificate),
+            made_s=0.0,
             expires_s=0.0,
         )
 

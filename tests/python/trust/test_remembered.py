@@ -16,13 +16,13 @@ NOW_S = 1_000_000.0
 
 def test_the_next_coordinator_knows_it_too(tmp_path: Path) -> None:
     first = Remembered(tmp_path)
-    assert (first.revoked_s("palm"), first.used_by("ab")) == (0.0, None)
+    assert (first.revoked, first.used_by("ab")) == ({}, None)
     first.revoke("palm", NOW_S)
     first.revoke("palm", NOW_S - 5)  # an earlier word does not take back a later one
     first.use("ab", "key", expires_s=NOW_S + 60, now_s=NOW_S)
     first.use("ab", "other", expires_s=NOW_S + 60, now_s=NOW_S)
     second = Remembered(tmp_path)
-    assert (second.revoked_s("palm"), second.used_by("ab")) == (NOW_S, "key")
+    assert (second.revoked, second.used_by("ab")) == ({"palm": NOW_S}, "key")
     assert os.stat(tmp_path / FILE).st_mode & 0o777 == 0o600
 
 
@@ -46,5 +46,5 @@ def test_without_a_place_to_write_it_lasts_as_long_as_the_process(
     for memory in (Remembered(None), Remembered(tmp_path / "gone")):
         with caplog.at_level(logging.WARNING):
             memory.revoke("palm", NOW_S)
-        assert memory.revoked_s("palm") == NOW_S
+        assert memory.revoked == {"palm": NOW_S}
     assert "a job with another store would take what was revoked" in caplog.text

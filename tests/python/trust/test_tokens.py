@@ -21,6 +21,7 @@ TOKEN = tokens.Token(
     island="",
     enroll="coral.example:7001,[::1]:7001",
     authority="cd" * 32,
+    made_s=NOW_S - 60,
     expires_s=NOW_S + 60,
 )
 
@@ -49,6 +50,12 @@ def test_what_is_wrong_is_said(
         tokens.verify(tokens.encode(token, key), KEY, job=job, now_s=now_s)
 
 
+def test_a_token_of_another_version_says_so() -> None:
+    _, _, rest = tokens.encode(TOKEN, KEY).partition(".")
+    with pytest.raises(tokens.TokenRefused, match=r"begins with 'atoll1\.' and not"):
+        tokens.read(f"atoll1.{rest}")
+
+
 def test_nobody_prolongs_a_token() -> None:
     prefix, payload, proof = tokens.encode(TOKEN, KEY).split(".")
     values = json.loads(base64.urlsafe_b64decode(payload + "=="))
@@ -58,7 +65,7 @@ def test_nobody_prolongs_a_token() -> None:
         tokens.verify(f"{prefix}.{longer}.{proof}", KEY, job="reef", now_s=NOW_S)
 
 
-@given(st.text() | st.binary().map(lambda data: f"atoll1.{base64.b64encode(data).decode()}.AAAA"))
+@given(st.text() | st.binary().map(lambda data: f"atoll2.{base64.b64encode(data).decode()}.AAAA"))
 def test_what_is_no_token_is_refused(text: str) -> None:
     with pytest.raises(tokens.TokenRefused):
         tokens.verify(text, KEY, job="reef", now_s=NOW_S)
@@ -68,7 +75,7 @@ def test_what_is_no_token_is_refused(text: str) -> None:
 def test_a_payload_of_other_things_is_refused(values: dict[str, object]) -> None:
     payload = base64.urlsafe_b64encode(json.dumps(values).encode()).rstrip(b"=").decode()
     with pytest.raises(tokens.TokenRefused, match="damaged"):
-        tokens.read(f"atoll1.{payload}.AAAA")
+        tokens.read(f"atoll2.{payload}.AAAA")
 
 
 def test_lives_are_bounded() -> None:

@@ -4,14 +4,22 @@ token alone."""
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
+from atoll.pb import control_pb2 as pb
+from atoll.pb import control_pb2_grpc
+from atoll.trust.authority import new_request
+from atoll.trust.identity import channel_options, stranger_credentials
+from atoll.trust.remembered import FILE
 from atoll_launcher.main import main
 from atoll_launcher.trust.certs import make_authority, make_token
 from ports import free_port
@@ -27,12 +35,12 @@ def certs(tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def coordinator(certs: Path, port: int) -> Iterator[str]:
-    """Of nothing but the authority's folder: its state ends with it."""
+def coordinator(certs: Path, port: int, *more: str) -> Iterator[str]:
+    """Without more, of nothing but the authority's folder: its state ends with it."""
     process = subprocess.Popen(
         [
             *(*ATOLL, "coordinator", "--listen", f"127.0.0.1:{port}", "--job", "reef"),
-            *("--tls", str(certs / "coordinator"), "--authority", str(certs)),
+            *("--tls", str(certs / "coordinator"), "--authority", str(certs), *more),
         ],
         stderr=subprocess.PIPE,
         text=True,
@@ -97,3 +105,76 @@ def test_revoked_and_used_outlast_the_coordinator(
         assert code == 3
         assert "island 'palm' of job 'reef' was revoked" in said
     assert atoll("run", "--standalone", "--tls", str(kept), "train.py")[0] == 2
+
+
+def ask(certs: Path, address: str, token: str, request: bytes) -> str:
+    """What a coordinator says to a signing request; nothing: it signed."""
+    credentials = stranger_credentials((certs / "ca.pem").read_bytes())
+    message = pb.EnrollRequest(token=token, request=request)
+    with grpc.secure_channel(address, credentials, channel_options()) as channel:
+        try:
+            control_pb2_grpc.CoordinatorStub(channel).Enroll(message, timeout=10)
+        except grpc.RpcError as error:
+            return str(error.details())
+    return ""
+
+
+def test_tokens_made_before_a_revocation_are_void_as_certificates_are(
+    certs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def atoll(*words: str) -> tuple[int, str]:
+        """Exit code, and what was said."""
+        code = main(list(words))
+        out, err = capsys.readouterr()
+        return code, out + err
+
+    def enroll(token: str, island: str) -> tuple[int, str]:
+        return atoll("certs", "enroll", token, "--island", island, "--out", f"out-{island}")
+
+    def refused_for_revocation() -> float:
+        with urllib.request.urlopen(f"http://127.0.0.1:{pages}/metrics", timeout=10) as reply:
+            lines = reply.read().decode().splitlines()
+        name = 'atoll_coordinator_refused_callers_total{job="reef",reason="revoked"} '
+        return next(float(one.removeprefix(name)) for one in lines if one.startswith(name))
+
+    def all_are_void() -> None:
+        for token, island, which in (
+            (palm, "palm", "'palm' was revoked; "),
+            (anybody, "fern", "'palm' was revoked and names no island; "),
+        ):
+            code, said = enroll(token, island)
+            assert (code, said.count("\n")) == (3, 1)
+            assert f"the token is void: it was made before {which}ask the operator" in said
+            assert not (tmp_path / f"out-{island}").exists()
+        # Whose answer was lost may ask again with the same key, but not after that.
+        assert "made before 'palm' was revoked" in ask(certs, address, used, request)
+
+    port, pages = free_port(), free_port()
+    address = f"127.0.0.1:{port}"
+    page = ("--metrics-port", str(pages))
+    with coordinator(certs, port, *page):
+        used, palm, reed, anybody = (
+            make_token(certs, address, island, "15m") for island in ("palm", "palm", "reed", "")
+        )
+        _, request = new_request("palm")
+        assert (ask(certs, address, used, request), ask(certs, address, used, request)) == ("", "")
+        code, said = atoll("revoke", "--tls", str(certs / "operator"), address, "palm")
+        assert (code, said.startswith("certificates and unused tokens of 'palm'")) == (0, True)
+        all_are_void()
+        assert refused_for_revocation() == 3
+
+    # The authority's folder remembers it for jobs that begin anew, and the job's store by itself.
+    with coordinator(certs, port):
+        all_are_void()
+    (certs / FILE).unlink()
+    store = ("--store", f"sqlite:{tmp_path / 'job.db'}")
+    with coordinator(certs, port, *store):
+        assert atoll("revoke", "--tls", str(certs / "operator"), address, "palm")[0] == 0
+    (certs / FILE).write_text(json.dumps({"revoked": {}, "used": {}}))
+    with coordinator(certs, port, *store):
+        all_are_void()
+        assert enroll(reed, "reed")[0] == 0
+        assert enroll(make_token(certs, address, "palm", "15m"), "palm")[0] == 0
+        assert atoll("status", "--tls", "out-palm", address)[0] == 0
