@@ -149,8 +149,12 @@ bool Acceptor::secure(Pending& pending) {
     return false;
   }
   if (done.error != 0) {
-    owner_.refused("a connection from " + remote_text(pending.stream->fd()) +
-                   " was refused: " + pending.stream->explain(done.error));
+    // Who only hangs up has not said what is wrong, and would take the place of one who has: a
+    // dialler closes all connections of a link when one of them fails.
+    if (done.error == EPROTO) {
+      owner_.refused("a connection from " + remote_text(pending.stream->fd()) +
+                     " was refused: " + pending.stream->explain(done.error));
+    }
     refuse(pending, rejections_.tls);
     return false;
   }

@@ -29,7 +29,8 @@ class Stream {
   virtual ~Stream() = default;
   [[nodiscard]] virtual int fd() const = 0;
   // What comes before the first byte (a TLS handshake): call it until it returns no error, whenever
-  // fd() is readable, or writable while holds_output().
+  // fd() is readable, or writable while holds_output(). EPROTO: one side has refused, and explain()
+  // says why; any other error: the connection broke.
   virtual IoResult secure() { return {}; }
   // Reads into the parts, one after the other. 0 bytes without an error: the end of the stream.
   virtual IoResult read(std::span<const iovec> parts) = 0;

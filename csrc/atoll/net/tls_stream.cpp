@@ -93,7 +93,8 @@ int TlsStream::broken(int outcome) {
 }
 
 std::string TlsStream::explain(int error) const {
-  return error == EPROTO && !what_broke_.empty() ? what_broke_ : strerror(error);
+  const bool told = error == EPROTO || error == ECONNRESET;
+  return told && !what_broke_.empty() ? what_broke_ : strerror(error);
 }
 
 // Only when OpenSSL has taken all there was.
@@ -119,7 +120,7 @@ IoResult TlsStream::secure() {
     const int error = done == 1 ? 0 : broken(done);
     const IoResult sent = flush();  // an alert, too, that says what was wrong
     if (error != EAGAIN) {
-      return {0, done == 1 || error != 0 ? error : EPROTO};
+      return {0, done == 1 || error != 0 ? error : ECONNRESET};
     }
     if (sent.error != 0 && sent.error != EAGAIN) {
       return sent;
@@ -127,7 +128,7 @@ IoResult TlsStream::secure() {
     const IoResult got = refill();
     if (got.bytes == 0 && got.error == 0) {
       what_broke_ = "TLS: the other side closed the connection during the handshake";
-      return {0, EPROTO};
+      return {0, ECONNRESET};
     }
     if (got.bytes == 0) {
       return got;
