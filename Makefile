@@ -259,6 +259,16 @@ print(*extras["trainers"], *(extras["torchtitan"] if torch.cuda.is_available() e
 endef
 export LIST_TRAINERS
 
+# $(call sanitized,folder,before ctest): what a sanitizer reports fails the run, whatever its test does,
+# also when CTEST_ARGS give a test another try.
+sanitized = cd $(1) && rm -rf reports && mkdir reports && reports=$$PWD/reports/of && failed=0; \
+    export ATOLL_SEEDS=1000 ASAN_OPTIONS=log_path=$$reports UBSAN_OPTIONS=print_stacktrace=1:log_path=$$reports \
+        TSAN_OPTIONS=second_deadlock_stack=1:log_path=$$reports; \
+    $(2) $(CTEST) $(CTEST_ARGS) || failed=1; \
+    if [ -n "$$(ls reports)" ]; then \
+        cat reports/*; echo "error: a sanitizer has reported what stands above" >&2; exit 1; fi; \
+    exit $$failed
+
 # Simulations of fewer seeds: each takes several times as long there.
 # ThreadSanitizer of GCC 12 dies where the kernel randomises addresses widely, so its tests run
 # without that where the machine allows it.
@@ -266,12 +276,11 @@ test-sanitize: $(deps_stamp) gtest openssl  ## C++ tests under ASan with UBSan, 
 	@echo "==> building the native tests with ASan and UBSan"
 	@$(call build_tests,build-asan,-DATOLL_SANITIZE=address$(comma)undefined $(sanitize_flags))
 	@echo "==> native tests under ASan and UBSan"
-	@cd build-asan && ATOLL_SEEDS=1000 UBSAN_OPTIONS=print_stacktrace=1 $(CTEST) $(CTEST_ARGS)
+	@$(call sanitized,build-asan)
 	@echo "==> building the native tests with TSan"
 	@$(call build_tests,build-tsan,-DATOLL_SANITIZE=thread $(sanitize_flags))
 	@echo "==> native tests under TSan"
-	@cd build-tsan && fixed=; setarch -R true 2>/dev/null && fixed='setarch -R'; \
-	    ATOLL_SEEDS=1000 TSAN_OPTIONS=second_deadlock_stack=1 $$fixed $(CTEST) $(CTEST_ARGS)
+	@fixed=; setarch -R true 2>/dev/null && fixed='setarch -R'; $(call sanitized,build-tsan,$$fixed)
 
 comma := ,
 sanitize_flags := -DCMAKE_BUILD_TYPE=RelWithDebInfo
