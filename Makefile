@@ -9,7 +9,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
-JOBS ?= $(shell nproc)
+# nproc would take OMP_NUM_THREADS, which tests set to 1, for the number of cores.
+JOBS ?= $(shell env -u OMP_NUM_THREADS nproc)
 # A CPU build on most package mirrors. To train on accelerators: make install TORCH=torch==...
 TORCH ?= torch==2.13.0
 # Warnings fail the native build; `make test-native WERROR=OFF` for compilers not tried yet.
