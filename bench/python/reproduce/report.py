@@ -70,6 +70,11 @@ def deviation(values: list[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
+def shown_losses(losses: list[float]) -> str:
+    spread = f" ± {deviation(losses):.4f}" if len(losses) > 1 else " (one seed)"
+    return f"{statistics.fmean(losses):.4f}{spread}"
+
+
 def shown_bytes(count: float) -> str:
     for unit in ("B", "kB", "MB"):
         if count < 1000:
@@ -83,15 +88,16 @@ def shown_settings(result: Result) -> str:
     return ", ".join(f"{key} {value}" for key, value in options.items())
 
 
-def reference_of(results: Results, goal: Goal) -> str:
-    """The strongest of the goal's references."""
-    return min((name for name in goal.reference if name in results), key=lambda n: loss(results, n))
+def reference_of(results: Results, goal: Goal) -> str | None:
+    """The strongest of the goal's references that were run."""
+    present = [name for name in goal.reference if name in results]
+    return min(present, key=lambda name: loss(results, name), default=None)
 
 
 def table(results: Results, experiment: Experiment) -> list[str]:
     names = [name for name in experiment.runs if name in results]
     goals = [goal for goal in experiment.goals if goal.run in results]
-    baseline = reference_of(results, goals[0]) if goals else names[0]
+    baseline = (reference_of(results, goals[0]) if goals else None) or names[0]
     lines = [
         f"| run | settings | rounds | validation loss | beside {baseline} | sent | "
         f"{baseline} sends |",
@@ -105,7 +111,7 @@ def table(results: Results, experiment: Experiment) -> list[str]:
         times = statistics.fmean(run["sent_bytes"] for run in results[baseline]) / sent
         lines.append(
             f"| {name} | {shown_settings(runs[0])} | {runs[0]['rounds']} | "
-            f"{statistics.fmean(losses):.4f} ± {deviation(losses):.4f} | {more:+.2%} | "
+            f"{shown_losses(losses)} | {more:+.2%} | "
             f"{shown_bytes(sent)} | {times:.3g} x |"
         )
     return lines
@@ -114,9 +120,9 @@ def table(results: Results, experiment: Experiment) -> list[str]:
 def verdicts(results: Results, experiment: Experiment) -> list[str]:
     lines = []
     for goal in experiment.goals:
-        if goal.run not in results or not any(name in results for name in goal.reference):
-            continue
         best = reference_of(results, goal)
+        if goal.run not in results or best is None:
+            continue
         more, seeds = more_than(results, goal.run, best)
         met = "met" if more <= goal.within else "**missed**"
         lines.append(
