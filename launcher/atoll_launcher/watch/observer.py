@@ -260,6 +260,7 @@ class Observer:
         self._last_number = after
         self._watched = self._route.current  # whose events came last
         self._is_away = False
+        self._is_stopping = False  # the coordinator goes with the job, and is not missed
         self._is_new = True
         self._latest: pb.StatusReply | None = None
         self._asked_s = -FRESH_S
@@ -327,6 +328,7 @@ class Observer:
                         await self.refresh()
                     known = job_event(event, self._latest)
                     if known is not None:
+                        self._is_stopping |= known.kind is Kind.STOPPING
                         await self._before_event(known)
                         self._on_event(known)
             except grpc.aio.AioRpcError as error:
@@ -347,7 +349,7 @@ class Observer:
             await asyncio.sleep(POLL_S)
 
     def _went_away(self, error: grpc.aio.AioRpcError) -> None:
-        if not self._is_away and error.code() in _AWAY:
+        if not self._is_away and not self._is_stopping and error.code() in _AWAY:
             self._is_away = True
             address = self._watched
             self._note(f"the coordinator at {address} does not answer; the islands go on")

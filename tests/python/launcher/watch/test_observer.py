@@ -130,6 +130,20 @@ def test_a_coordinator_that_goes_away_is_no_reason_to_stop(
 
 
 @pytest.mark.processes
+def test_a_coordinator_that_stops_its_job_is_not_missed(
+    launch: Launch, coordinator: FakeCoordinator, script: Callable[[str], str]
+) -> None:
+    path = script("import signal\nsignal.pause()\n")
+    launcher = launch("run", "--join", coordinator.address, path)
+    launcher.wait_for("started")
+    coordinator.say(kind="stopping", message="the operator says so")
+    launcher.wait_for("stopping")
+    coordinator.close()
+    code, out, _ = launcher.end()
+    assert (code, "does not answer" in out) == (5, False), out
+
+
+@pytest.mark.processes
 def test_who_joined_is_known_though_the_coordinator_died_before_it_said_so(
     launch: Launch, coordinator: FakeCoordinator, script: Callable[[str], str], tmp_path: Path
 ) -> None:
