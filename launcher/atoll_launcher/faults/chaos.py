@@ -30,14 +30,16 @@ RETRY_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChaosRequest:
-    """What the command line asks for. spare: members that are left alone at least; faults: the
-    kinds to choose from; None: all that are possible here."""
+    """What the command line asks for. spare: members that are left alone at least; here: strike the
+    islands of this machine, though the job has others elsewhere; faults: the kinds to choose from;
+    None: all that are possible here."""
 
     address: str
     seed: int
     mtbf_s: float
     duration_s: float | None
     spare: int
+    here: bool
     faults: tuple[Fault, ...] | None
     as_json: bool
 
@@ -69,11 +71,18 @@ class _Chaos:
 
     async def run(self) -> int:
         request = self._request
-        await self._own_members()  # refuse at once what is not ours
+        own, _ = await self._own_members()  # refuse at once what is not ours
+        if not own and request.here:
+            raise LauncherError(
+                "no member of the job is a process of yours on this machine; run chaos --here "
+                "where one runs, as the user who started it"
+            )
         named = ",".join(self._faults)
+        whom = f"; upon {', '.join(one.label for one in own)}, here" if request.here else ""
         print(
             f"chaos in the job at {request.address}: seed {request.seed}, a fault every "
-            f"{request.mtbf_s:g} s in the mean ({named}); Ctrl-C ends it and mends what is held",
+            f"{request.mtbf_s:g} s in the mean ({named}){whom}; "
+            "Ctrl-C ends it and mends what is held",
             flush=True,
         )
         loop = asyncio.get_running_loop()
@@ -99,31 +108,34 @@ class _Chaos:
     async def _until(self, at_s: float) -> None:
         await asyncio.sleep(max(0.0, self._began_s + at_s - time.monotonic()))
 
-    async def _own_members(self) -> list[Owned]:
-        """Raises LauncherError."""
+    async def _own_members(self) -> tuple[list[Owned], int]:
+        """Members that may be struck; how many islands are members at all. Raises
+        LauncherError."""
         status = await fetch_status(self._request.address, self._identity)
         mine, others = owned([p for p in status.peers if p.info.endpoints])
-        if others:
+        if others and not self._request.here:
             raise LauncherError(
                 f"{', '.join(others[:5])} {'is' if len(others) == 1 else 'are'} not of your "
                 "processes on this machine; chaos is for a job of which every island is: run it "
-                "where all of them run, as the user who started them"
+                "where all of them run, as the user who started them; or strike those of this "
+                "machine alone: --here"
             )
-        return [one for one in mine if _is_member(status, one)]
+        members = {peer.info.island for peer in status.peers if peer.info.id in set(status.members)}
+        return [one for one in mine if _is_member(status, one)], len(members)
 
     async def _strike(self, step: Step) -> bool:
         """False: the job is over."""
         try:
-            members = await self._own_members()
+            members, count = await self._own_members()
         except LauncherError as error:
             if error.code != exit_codes.CANNOT_JOIN:
                 raise
             self._say(step, "", "the job is over, or its coordinator away")
             return False
-        islands = {one.island for one in members}
         chosen = victim(step, [one for one in members if one.pid not in self._held])
-        if chosen is None or len(islands) <= self._request.spare:
-            self._say(step, "", f"nobody: {len(islands)} members, --spare {self._request.spare}")
+        if chosen is None or count <= self._request.spare:
+            none = f"{count} members" + (", none to strike here" if chosen is None else "")
+            self._say(step, "", f"nobody: {none}, --spare {self._request.spare}")
             return True
         with contextlib.suppress(ProcessLookupError):
             if step.fault is Fault.KILL:

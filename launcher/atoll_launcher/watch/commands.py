@@ -46,7 +46,10 @@ def links(address: str | None, measure: bool, as_json: bool, tls: Path | None) -
     return exit_codes.OK
 
 
-@click.command(epilog="Only for jobs of which every island is a process of yours on this machine.")
+@click.command(
+    epilog="Only for jobs of which every island is a process of yours on this machine; or, with "
+    "--here, upon those of them that are."
+)
 @_ADDRESS
 @click.option("--seed", type=int, metavar="N", help="The same faults again.  [default: any]")
 @click.option("--mtbf", default="60s", show_default=True, metavar="TIME", help="Between faults.")
@@ -60,6 +63,7 @@ def links(address: str | None, measure: bool, as_json: bool, tls: Path | None) -
     metavar="N",
     help="Nothing is done while so few islands are left.",
 )
+@click.option("--here", is_flag=True, help="Though the job has islands elsewhere: those here.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done in an hour, or --duration.")
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each fault.")
 @TLS
@@ -70,6 +74,7 @@ def chaos(
     duration: str | None,
     faults: str | None,
     spare: int,
+    here: bool,
     dry_run: bool,
     as_json: bool,
     tls: Path | None,
@@ -99,6 +104,7 @@ def chaos(
             mtbf_s=mtbf_s,
             duration_s=duration_s,
             spare=spare,
+            here=here,
             faults=kinds,
             as_json=as_json,
         ),

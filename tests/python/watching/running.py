@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ports import free_port
 
 PATIENCE_S = 100.0
+NONE: Mapping[str, str] = {}
 WORKER = Path(__file__).parents[1] / "processes" / "worker.py"
 LIGHT = Path(__file__).parent / "light_island.py"
 
@@ -54,8 +55,8 @@ class RunningJob:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.http}"
 
-    def join(self, name: str, *, light: bool = False) -> None:
-        """light: an island that trains nothing."""
+    def join(self, name: str, *, light: bool = False, more: Mapping[str, str] = NONE) -> None:
+        """light: an island that trains nothing. more: variables, without ATOLL_."""
         chosen = {
             "COORDINATOR": self.address,
             "JOB": "reef",
@@ -63,6 +64,7 @@ class RunningJob:
             "SHARED_MEMORY": "0",
             "CHECKPOINT_URL": str(self.folder / "checkpoints"),
             "CHECKPOINT_EVERY": "5",
+            **more,
         }
         command = [
             *(str(WORKER), "--method", "delayed", "--elements", "200000", "--step-s", "0.05"),

@@ -221,6 +221,32 @@ def test_chaos_leaves_jobs_alone_that_are_not_ones_own(
     assert "not of your processes" in capsys.readouterr().err
 
 
+def test_chaos_here_strikes_the_islands_of_this_machine_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other one says that it is on another machine, and nobody dials it there."""
+    job = RunningJob(tmp_path)
+    try:
+        elsewhere = {"ADVERTISE_HOST": "192.0.2.1", "INSECURE": "1", "DIAL_TIMEOUT_S": "1"}
+        job.join("far", light=True, more=elsewhere)
+        assert main(["chaos", job.address, "--here", "--faults", "kill"]) == 2
+        assert "run chaos --here where one runs" in capsys.readouterr().err
+        job.join("near", light=True)
+        until(lambda: members(job) == {"far", "near"}, "both")
+        assert main(["chaos", job.address, "--faults", "kill"]) == 2
+        assert "far is not of your processes on this machine" in capsys.readouterr().err
+        chaos = Chaos(job, "--here", "--faults", "kill", "--mtbf", "1s", "--spare", "0")
+        assert chaos.read().startswith("killed")
+        assert chaos.told[0]["island"] == "near"
+        until(lambda: members(job) == {"far"}, "the view of the other")
+        while not chaos.read().startswith("nobody: 1 members, none to strike here"):
+            pass
+        chaos.end()
+        assert job.islands["far"].poll() is None
+    finally:
+        job.close()
+
+
 def test_who_is_not_reached_from_outside_is_told_what_follows(
     coordinator: RunningJob, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
