@@ -52,8 +52,8 @@ def check(place: Place, script: str) -> tuple[str, ...]:
     return on(place, [place.interpreter, "-c", looks if script else CHECK])
 
 
-def coordinator(request: UpRequest, folder: str, certs: str) -> Command:
-    """Return the coordinator's command; `folder` and `certs` are on its host."""
+def coordinator(request: UpRequest, store: str, certs: str) -> Command:
+    """Return the coordinator's command; `store`, a file, and `certs` are on its host."""
     place: CoordinatorTable = request.coordinator
     words = [
         place.interpreter, "-m", "atoll_launcher.remote.tied",
@@ -62,7 +62,7 @@ def coordinator(request: UpRequest, folder: str, certs: str) -> Command:
         "--advertise", place.advertises,
         "--job", request.job.name,
         "--min-islands", str(request.job.min_islands or request.islands),
-        "--store", place.store or f"sqlite:{folder}/job.db",
+        "--store", place.store or f"sqlite:{store}",
         "--tls", f"{certs}/coordinator",
         "--authority", certs,
         *([] if place.metrics_port < 0 else ["--metrics-port", str(place.metrics_port)]),

@@ -20,6 +20,8 @@ from atoll_launcher.trust.certs import make_authority, make_token
 CHECK_S = 60.0
 DAYS = 365.0
 NO_SCRIPT, NO_REACH = 7, 255
+SENT = ("ca.pem", "ca.key", "coordinator")
+"""Of the authority's folder, what the coordinator's machine gets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +96,7 @@ async def send_authority(request: UpRequest, trust: Trust) -> None:
     LauncherError."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as tar:
-        for part in ("ca.pem", "ca.key", "coordinator"):
+        for part in SENT:
             tar.add(trust.folder / part, arcname=part)
     words = up_commands.send_folder(request.coordinator, trust.far_folder)
     code, said = await _run(words, data.getvalue())

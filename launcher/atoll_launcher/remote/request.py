@@ -102,7 +102,9 @@ class CoordinatorTable(Place):
     listen: str | None = setting(
         None, "HOST:PORT, if not the port on all addresses.", check=parse_address
     )
-    store: str | None = setting(None, "As of atoll coordinator; not set: SQLite, beside its log.")
+    store: str | None = setting(
+        None, "As of atoll coordinator; not set: SQLite, a new file for each run."
+    )
 
     @property
     def listens(self) -> str:

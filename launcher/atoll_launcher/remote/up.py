@@ -31,7 +31,7 @@ from atoll_launcher.islands.supervisor import Supervisor
 from atoll_launcher.remote import far_commands as up_commands
 from atoll_launcher.remote.far import Far
 from atoll_launcher.remote.far_commands import Command, islands_of
-from atoll_launcher.remote.prepare import Trust, authority_here, check_hosts, send_authority
+from atoll_launcher.remote.prepare import SENT, Trust, authority_here, check_hosts, send_authority
 from atoll_launcher.remote.request import UpRequest
 from atoll_launcher.watch import whereabouts
 from atoll_launcher.watch.display import PlainDisplay
@@ -84,10 +84,12 @@ def dry_run(request: UpRequest) -> list[str]:
             lines.append(f"{up_commands.ssh_try(place)}  # is {host} there, with atoll on it?")
     lines.append(f"atoll certs init --job {name} --dir {certs}  # unless it is there already")
     if not request.coordinator.is_local:
-        sending = up_commands.send_folder(request.coordinator, certs)
-        lines.append(f"tar -c -C {certs} . | {shlex.join(sending)}")
-    start = up_commands.coordinator(request, f".atoll/up-{name}", certs)
-    lines.append(_shown(start))
+        sending = shlex.join(up_commands.send_folder(request.coordinator, certs))
+        lines.append(f"tar -c -C {certs} {' '.join(SENT)} | {sending}")
+        store = f".atoll/up-{name}/job-TIME.db"
+    else:
+        store = f".atoll/{name}-TIME/job.db"
+    lines.append(_shown(up_commands.coordinator(request, store, certs)))
     for host in request.hosts:
         token = f"atoll token --dir {certs} --enroll {request.coordinator.advertises}"
         lines.append(f"{token} --island {host}  # TOKEN, by standard input:")
@@ -162,6 +164,10 @@ class Up:
         self._verdict: asyncio.Future[sv.Finish] = self._loop.create_future()
         self._feed = Feed(self._supervisor, self._act)
         self._starts = 0  # of the coordinator
+        # One of its own for each run, or it would go on with a job that is over.
+        self._store = f"{log_dir}/job.db"
+        if not request.coordinator.is_local:
+            self._store = f"{Path(trust.far_folder).parent}/job-{time.strftime('%Y%m%d-%H%M%S')}.db"
         self._stopping = False
         self._sigterm_s: float | None = None
 
@@ -204,12 +210,12 @@ class Up:
     # --- the coordinator --------------------------------------------------------------------------
 
     def _start_coordinator(self) -> None:
-        folder, certs = str(self._log_dir), str(self._trust.folder)
+        certs = str(self._trust.folder)
         if not self._request.coordinator.is_local:
-            folder = certs = self._trust.far_folder
+            certs = self._trust.far_folder
         self._starts += 1
         self._fars[COORDINATOR] = Far(
-            up_commands.coordinator(self._request, folder, certs),
+            up_commands.coordinator(self._request, self._store, certs),
             self._log_dir / f"{COORDINATOR}.log",
             self._coordinator_line,
             self._coordinator_ended,

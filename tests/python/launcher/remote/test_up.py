@@ -132,8 +132,11 @@ def test_a_dry_run_prints_the_commands_and_does_nothing(
     monkeypatch.chdir(tmp_path)
     assert main(["up", "--dry-run", str(written(tmp_path, FILE))]) == 0
     out = capsys.readouterr().out
-    for part in ("atoll certs init --job lagoon", "| ssh ", "tied coordinator", "tied run --join"):
+    for part in ("atoll certs init --job lagoon", "tied coordinator", "tied run --join"):
         assert part in out
+    # Not the operator's certificate, and no store of another run.
+    assert "tar -c -C .atoll/up-lagoon/certs ca.pem ca.key coordinator | ssh " in out
+    assert "--store sqlite:.atoll/up-lagoon/job-TIME.db " in out
     assert out.count("atoll token ") == 2
     assert not (tmp_path / ".atoll").exists()
 
@@ -235,13 +238,21 @@ def test_a_job_over_ssh_ends_by_itself(launch: Launch, sshd: Sshd, tmp_path: Pat
         f"runpy.run_path({str(WORKER)!r}, run_name='__main__')\n"
     )
     args = "--elements=64 --samples=160 --batch-size=4 --step-s=0.01"
-    job = launch("up", str(job_file(tmp_path, sshd, args, script=fragile)))
+    path = job_file(tmp_path, sshd, args, script=fragile)
+    job = launch("up", str(path))
     job.wait_for("joined", island="palm")
     job.wait_for("finished")
     code, out, err = job.end()
     assert (code, err) == (0, ""), out
     assert "palm: palm starts again in 1 s (restart 1)" in out
     assert "palm | the first time it dies" in out
+    assert "finished: 2 of 2 islands finished" in out
+
+    # The same command again is another job, and none that is over already.
+    (tmp_path / "again").mkdir()
+    code, out, err = launch("up", str(path), folder=tmp_path / "again").end()
+    assert (code, err) == (0, ""), out
+    assert "view 1: " in out
     assert "finished: 2 of 2 islands finished" in out
 
 
