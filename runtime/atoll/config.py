@@ -406,9 +406,6 @@ class SessionSettings:
             return ("shard", "shards"), "shards are counted from 0, so the last is shards - 1"
         if self.shards > 1 and self.coordinator is not None and self.island is None:
             return ("island", "shards"), "the shards of an island find each other by its name"
-        if self.shards > 1 and self.checkpoint_url is not None:
-            why = "checkpoints hold the state of islands of one peer only; leave checkpoint_url out"
-            return ("checkpoint_url", "shards"), why
         if self.tls_dir is not None and self.tls_cert is not None:
             return ("tls_dir", "tls_cert"), "name a folder or files, not both"
         return None

@@ -375,7 +375,11 @@ class Session(CollectiveCalls):
             self.report(metrics_port=port)
         try:
             self._saving.checkpoints = open_checkpoints(
-                self.settings, self.island, self._reporter.notice, self._metrics
+                self.settings,
+                self.island,
+                self._reporter.notice,
+                self._metrics,
+                lambda: self._client.membership().ended,
             )
         except errors.ConfigError:
             self.close()

@@ -33,6 +33,7 @@ PURE = [
     "elastic/governor.py",
     "checkpoint/manifest.py",
     "checkpoint/rules.py",
+    "checkpoint/shards.py",
     "trust/names.py",
     "trust/tokens.py",
 ]

@@ -7,8 +7,10 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from atoll.checkpoint.manifest import Manifest
 from atoll.checkpoint.places import Place, open_place
 from atoll.checkpoint.read import Entry, problem_of, survey
+from atoll.checkpoint.shards import folder_of, shards_of, stamp_of
 from atoll_launcher import exit_codes
 from atoll_launcher.exit_codes import LauncherError
 from atoll_launcher.watch.plain import scaled_bytes
@@ -31,22 +33,50 @@ class Finding:
         return "whole" if self.verified else "complete"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Together:
+    """A checkpoint of islands of several processes: the parts that are there, by shard."""
+
+    shards: int
+    parts: dict[int, Finding]
+
+    @property
+    def state(self) -> str:
+        states = {part.state for part in self.parts.values()}
+        if "DAMAGED" in states:
+            return "DAMAGED"
+        return "in part" if self.missing else min(states)
+
+    @property
+    def missing(self) -> list[int]:
+        """Shards that have none: still writing, or dead before they had."""
+        return [shard for shard in range(self.shards) if shard not in self.parts]
+
+    @property
+    def name(self) -> str:
+        """Of all parts: a pattern that a shell understands."""
+        name = next(iter(self.parts.values())).entry.name
+        return f"{folder_of(0, self.shards).replace('0', '*', 1)}/{name[:-8]}*"
+
+
 def show(url: str, *, verify: bool, as_json: bool) -> int:
     """Prints what is at `url`; returns the exit code. Raises ConfigError and LauncherError."""
     place = open_place(url)
     try:
-        entries = survey(place)
+        found: list[Finding | Together] = []
+        for shards in sorted({shards_of(name) or 0 for name in place.folders()} - {0}):
+            found += _together(url, shards, verify)
+        found += [_examined(place, entry, verify) for entry in survey(place)]
     except OSError as error:
         raise LauncherError(
             f"{place.url}: cannot be listed: {error.strerror or error}; check the URL"
         ) from error
-    found = [_examined(place, entry, verify) for entry in entries]
     if as_json:
         value = {"url": place.url, "checkpoints": [as_object(finding) for finding in found]}
         print(json.dumps(value, indent=2))
     else:
         _print_table(place.url, found)
-    damaged = any(finding.problem is not None for finding in found)
+    damaged = any(finding.state == "DAMAGED" for finding in found)
     return exit_codes.DAMAGED if damaged else exit_codes.OK
 
 
@@ -57,8 +87,33 @@ def _examined(place: Place, entry: Entry, verify: bool) -> Finding:
     return Finding(entry=entry, problem=problem, verified=verify)
 
 
-def as_object(finding: Finding) -> dict[str, object]:
+def _together(url: str, shards: int, verify: bool) -> list[Finding | Together]:
+    """Newest first. Of parts of one shard that took each other's turn the later one is shown."""
+    found: dict[tuple[int, str], dict[int, Finding]] = {}
+    for shard in range(shards):
+        place = open_place(f"{url.rstrip('/')}/{folder_of(shard, shards)}")
+        for entry in reversed(survey(place)):  # of two, the later one counts
+            finding = _examined(place, entry, verify)
+            found.setdefault((entry.round, stamp_of(entry.name)), {})[shard] = finding
+
+    def age(key: tuple[int, str]) -> tuple[int, float]:
+        return key[0], max(part.entry.known.created_s for part in found[key].values())
+
+    newest_first = sorted(found, key=age, reverse=True)
+    return [Together(shards=shards, parts=found[key]) for key in newest_first]
+
+
+def as_object(finding: Finding | Together) -> dict[str, object]:
     """A checkpoint as JSON has it; fields of a manifest that cannot be read are missing."""
+    if isinstance(finding, Together):
+        return {
+            "name": finding.name,
+            "round": _entries(finding)[0].round,
+            "state": finding.state.lower(),
+            "problem": "; ".join(_problems(finding)) or None,
+            "shards": finding.shards,
+            "parts": [{"shard": n, **as_object(part)} for n, part in finding.parts.items()],
+        }
     entry = finding.entry
     head: dict[str, object] = {
         "name": entry.name,
@@ -91,7 +146,26 @@ def as_object(finding: Finding) -> dict[str, object]:
     }
 
 
-def _print_table(url: str, found: list[Finding]) -> None:
+def _entries(finding: Finding | Together) -> list[Entry]:
+    if isinstance(finding, Together):
+        return [part.entry for part in finding.parts.values()]
+    return [finding.entry]
+
+
+def _problems(finding: Finding | Together) -> list[str]:
+    """A line each."""
+    if isinstance(finding, Finding):
+        return [] if finding.problem is None else [f"{finding.entry.name}: {finding.problem}"]
+    missing = ", ".join(map(str, finding.missing))
+    said = [f"{finding.name}: no part of shard {missing}"] if missing else []
+    return said + [
+        f"{folder_of(shard, finding.shards)}/{line}"
+        for shard, part in finding.parts.items()
+        for line in _problems(part)
+    ]
+
+
+def _print_table(url: str, found: list[Finding | Together]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -113,20 +187,24 @@ def _print_table(url: str, found: list[Finding]) -> None:
     ):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for finding in found:
-        manifest = finding.entry.manifest
-        if manifest is None:
-            known = ["-"] * 5
-        else:
-            when = datetime.fromtimestamp(manifest.created_s, UTC)
-            known = [
-                f"{when:%Y-%m-%d %H:%M:%S} UTC",
-                scaled_bytes(manifest.nbytes),
-                str(len(manifest.files)),
-                manifest.job,
-                manifest.island,
-            ]
-        table.add_row(str(finding.entry.round), finding.state, *known, finding.entry.name)
+        entries = _entries(finding)
+        manifests = [entry.manifest for entry in entries if entry.manifest is not None]
+        known = _known(manifests) if manifests else ["-"] * 5
+        name = finding.name if isinstance(finding, Together) else finding.entry.name
+        table.add_row(str(entries[0].round), finding.state, *known, name)
     console.print(table)
     for finding in found:
-        if finding.problem is not None:
-            console.print(f"{finding.entry.name}: {finding.problem}", markup=False)
+        for line in _problems(finding):
+            console.print(line, markup=False)
+
+
+def _known(manifests: list[Manifest]) -> list[str]:
+    """What a row says of all parts together."""
+    when = datetime.fromtimestamp(max(one.created_s for one in manifests), UTC)
+    return [
+        f"{when:%Y-%m-%d %H:%M:%S} UTC",
+        scaled_bytes(sum(one.nbytes for one in manifests)),
+        str(sum(len(one.files) for one in manifests)),
+        manifests[0].job,
+        ", ".join(sorted({one.island for one in manifests})),
+    ]

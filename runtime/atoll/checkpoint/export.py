@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atoll.checkpoint import rules
+from atoll.checkpoint import rules, shards
 from atoll.checkpoint.places import open_place
 from atoll.checkpoint.read import Entry, load_some, survey
 from atoll.errors import CheckpointError, MisuseError
@@ -93,8 +93,15 @@ def _newest_whole(
     place = open_place((above or ".") if single else url)
     try:
         entries = survey(place)
+        folders = place.folders()
     except OSError as error:
         raise CheckpointError(f"{place.url}: cannot be listed: {error.strerror or error}") from None
+    in_parts = any(entry.manifest is not None and entry.manifest.part for entry in entries)
+    if in_parts or any(shards.shards_of(name) for name in folders):
+        raise MisuseError(
+            f"{url} holds the parts of shards, islands of several processes, which are not put "
+            "together; let the script save the model (full_tensor() of what fully_shard made)"
+        )
     problem = "there is no checkpoint"
     for entry in entries:
         if single in (None, entry.name):

@@ -12,14 +12,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from atoll.checkpoint import read as reading
-from atoll.checkpoint import rules
+from atoll.checkpoint import rules, shards
 from atoll.checkpoint.write import Origin, Snapshot, retire, write
 
 if TYPE_CHECKING:
+    from atoll.checkpoint.manifest import Part
+    from atoll.checkpoint.meeting import Ended
     from atoll.checkpoint.metrics import CheckpointMetrics
+    from atoll.checkpoint.parted import Parted
     from atoll.checkpoint.places import Place
     from atoll.checkpoint.read import Restored, Targets
     from atoll.config import SessionSettings
@@ -33,6 +37,10 @@ Tell = Callable[[str, str], None]
 
 class Saved(Protocol):
     """What a method shows to checkpoints. Called by the user's thread only."""
+
+    line: str
+    """Of islands of several processes: what has one beginning (atoll.checkpoint.shards). A joiner
+    receives it with the state."""
 
     @property
     def round(self) -> int:
@@ -64,15 +72,22 @@ class Checkpoints:
         keep: int,
         tell: Tell,
         metrics: CheckpointMetrics | None = None,
+        parted: Parted | None = None,
     ) -> None:
-        """every: rounds between two checkpoints. keep: complete ones that stay, at least 1."""
+        """every: rounds between two checkpoints. keep: complete ones that stay, at least 1. parted:
+        of an island of several processes, this shard's side, which has the place."""
         self._place, self._origin = place, origin
         self._every, self._keep = every, keep
-        self._tell, self._metrics = tell, metrics
+        self._tell, self._metrics, self._parted = tell, metrics, parted
         self._thread: threading.Thread | None = None
         self._began_s = 0.0
         self._begun: int | None = None  # the last round of which a write was begun
-        self._warned = False  # of rounds that went without while this write is under way
+        self._missed = 0  # rounds that went without while this write was under way
+
+    @property
+    def line(self) -> str:
+        """Of the state that `restore` has begun with."""
+        return "" if self._parted is None else self._parted.line
 
     def is_due(self, round_: int) -> bool:
         """Whether the end of this round calls for a checkpoint."""
@@ -83,17 +98,20 @@ class Checkpoints:
         if not self.is_due(method.round):
             return
         if self._writing():
-            if not self._warned:  # steps may be short: once for each write
+            if not self._missed:  # steps may be short: once for each write
                 logger.warning(
                     "%s %d: no checkpoint, the one before has been under way for %.0f s",
                     method.counts,
                     method.round,
                     time.monotonic() - self._began_s,
                 )
-            self._warned = True
+            self._missed += 1
             self._count("skipped")
             return
-        self._begin(method, epoch)
+        if self._parted is None or rules.is_due(
+            method.round, shards.stride(self._every, self._missed)
+        ):
+            self._begin(method, epoch)
 
     def finish(self, method: Saved | None, *, epoch: int, timeout_s: float) -> bool:
         """Waits for the write under way; then writes the last round of `method`, if it is not yet.
@@ -128,8 +146,10 @@ class Checkpoints:
             self._count("damaged")
             self._tell("checkpoint_damaged", text)
 
-        found = reading.restore(
-            self._place,
+        restore = (
+            partial(reading.restore, self._place) if self._parted is None else self._parted.restore
+        )
+        found = restore(
             job=self._origin.job,
             newer_than=method.round,
             begin=method.restoring,
@@ -141,7 +161,8 @@ class Checkpoints:
                 f"{self._place.url}/{found.name}"
             )
             logger.info("%s", text)
-            self._tell("restored", text)
+            if self._parted is None or self._parted.shard == 0:  # all shards begin with the same
+                self._tell("restored", text)
         return found
 
     # --- within -----------------------------------------------------------------------------------
@@ -156,19 +177,21 @@ class Checkpoints:
     def _begin(self, method: Saved, epoch: int) -> None:
         snapshot = method.snapshot()
         self._begun = snapshot.round
-        self._warned = False
+        self._missed = 0
         self._began_s = time.monotonic()
         self._thread = threading.Thread(
             target=self._write,
-            args=(snapshot, method.counts, epoch),
+            args=(snapshot, method.counts, epoch, method.line),
             name="atoll-checkpoint",
             daemon=True,
         )
         self._thread.start()
 
-    def _write(self, snapshot: Snapshot, counts: str, epoch: int) -> None:
+    def _write(self, snapshot: Snapshot, counts: str, epoch: int, line: str) -> None:
+        parted = self._parted
         try:
-            written = write(self._place, snapshot, self._origin, epoch=epoch)
+            part = None if parted is None else parted.part(line)
+            written = write(self._place, snapshot, self._origin, epoch=epoch, part=part)
         except Exception as error:  # noqa: BLE001 - the thread's top: training goes on
             self._fail(
                 f"{counts} {snapshot.round}: no checkpoint at {self._place.url}: {_text(error)}; "
@@ -176,7 +199,7 @@ class Checkpoints:
             )
             return
         text = (
-            f"checkpoint of {counts} {snapshot.round}: {written.manifest.nbytes / 1e6:.1f} MB "
+            f"{_what(part)} of {counts} {snapshot.round}: {written.manifest.nbytes / 1e6:.1f} MB "
             f"in {written.seconds:.2f} s, {self._place.url}/{written.name}"
         )
         logger.info("%s", text)
@@ -186,10 +209,15 @@ class Checkpoints:
             self._metrics.seconds.observe(written.seconds)
             self._metrics.last_success.set(written.manifest.created_s)
             self._metrics.last_round.set(snapshot.round)
-        self._tell("checkpoint", text)
         del snapshot  # its tensors can be used again
         try:
-            retire(self._place, written, self._keep)
+            # Parts are told of when the last one is there.
+            if parted is None or parted.is_whole(written):
+                self._tell("checkpoint", text)
+            if parted is None:
+                retire(self._place, written, self._keep)
+            else:
+                parted.retire(written, self._keep)
         except Exception as error:  # noqa: BLE001 - as above
             self._fail(f"older checkpoints at {self._place.url} were not deleted: {_text(error)}")
 
@@ -203,6 +231,10 @@ class Checkpoints:
             getattr(self._metrics, what).inc()
 
 
+def _what(part: Part | None) -> str:
+    return "checkpoint" if part is None else f"checkpoint, shard {part.shard} of {part.shards},"
+
+
 def _text(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -210,20 +242,33 @@ def _text(error: BaseException) -> str:
 
 
 def open_checkpoints(
-    settings: SessionSettings, island: str, tell: Tell, metrics: IslandMetrics | None
+    settings: SessionSettings, island: str, tell: Tell, metrics: IslandMetrics | None, ended: Ended
 ) -> Checkpoints | None:
     """A session's checkpoints as its settings have them; None: it has none. Raises ConfigError."""
     if settings.checkpoint_url is None:
         return None
+    parted = None if settings.shards == 1 else _open_parted(settings, ended)
     from atoll import __version__
     from atoll.checkpoint.metrics import CheckpointMetrics
     from atoll.checkpoint.places import open_place
 
     return Checkpoints(
-        open_place(settings.checkpoint_url),
+        open_place(settings.checkpoint_url) if parted is None else parted.place,
         Origin(job=settings.job, island=island, software=__version__),
         every=settings.checkpoint_every,
         keep=settings.checkpoint_keep,
         tell=tell,
         metrics=None if metrics is None else CheckpointMetrics(metrics.registry),
+        parted=parted,
     )
+
+
+def _open_parted(settings: SessionSettings, ended: Ended) -> Parted:
+    from atoll.checkpoint.meeting import Meeting
+    from atoll.checkpoint.parted import Parted
+
+    assert settings.checkpoint_url is not None
+    shard, count = settings.shard, settings.shards
+    name, timeout_s = settings.island or settings.job, settings.form_timeout_s
+    meeting = Meeting(name, shard, count, timeout_s=timeout_s, ended=ended)
+    return Parted(settings.checkpoint_url, shard, count, meeting)

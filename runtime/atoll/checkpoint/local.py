@@ -44,11 +44,13 @@ class LocalPlace:
         self.url = str(self.root)
 
     def names(self) -> list[str]:
+        return [name for name in self.folders() if round_of(name) is not None]
+
+    def folders(self) -> list[str]:
         try:
-            found = os.listdir(self.root)
+            return os.listdir(self.root)
         except FileNotFoundError:
             return []
-        return [name for name in found if round_of(name) is not None]
 
     def draft(self, name: str) -> LocalDraft:
         if not self.root.is_dir():

@@ -34,8 +34,21 @@ class FileEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Which part of a checkpoint this is, where islands are of several processes. line: what has
+    one beginning in common (atoll.checkpoint.shards). whole: the newest round of which the writer
+    saw the parts of all shards, before it wrote this one; 0: of none."""
+
+    shard: int
+    shards: int
+    line: str
+    whole: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """`values`: the method's small values (round, ledger, identity), JSON."""
+    """`values`: the method's small values (round, ledger, identity), JSON. `part`: None for all of
+    it, that of an island of one process."""
 
     job: str
     round: int
@@ -46,6 +59,7 @@ class Manifest:
     software: str
     values: dict[str, Any]
     files: tuple[FileEntry, ...]
+    part: Part | None = None
 
     @property
     def nbytes(self) -> int:
@@ -61,6 +75,8 @@ def digest(data: bytes | memoryview) -> str:
 def encode(manifest: Manifest) -> bytes:
     """JSON for people and programs, its own digest last."""
     value = {"format": FORMAT, **asdict(manifest)}
+    if manifest.part is None:
+        del value["part"]
     value["digest"] = digest(_canonical(value))
     return (json.dumps(value, indent=1) + "\n").encode()
 
@@ -107,6 +123,7 @@ def _parsed(value: Mapping[str, Any]) -> Manifest:
             )
             for entry in value["files"]
         ),
+        part=_part(value.get("part")),
     )
     names = [entry.name for entry in manifest.files]
     wrong = next((name for name in names if not is_file_name(name)), None)
@@ -115,3 +132,14 @@ def _parsed(value: Mapping[str, Any]) -> Manifest:
     if len(set(names)) != len(names) or manifest.round < 0 or not math.isfinite(manifest.created_s):
         raise ValueError("the manifest names a file twice, or its numbers make no sense")
     return manifest
+
+
+def _part(value: Mapping[str, Any] | None) -> Part | None:
+    if value is None:
+        return None
+    return Part(
+        shard=int(value["shard"]),
+        shards=int(value["shards"]),
+        line=str(value["line"]),
+        whole=int(value["whole"]),
+    )

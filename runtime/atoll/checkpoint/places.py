@@ -36,6 +36,9 @@ class Place(Protocol):
     def names(self) -> list[str]:
         """The complete checkpoints, in no order; none when nothing was written yet."""
 
+    def folders(self) -> list[str]:
+        """The names of all that lies in it, checkpoints or not."""
+
     def draft(self, name: str) -> Draft: ...
     def read(self, name: str, file: str) -> bytes:
         """Raises FileNotFoundError when it is missing."""

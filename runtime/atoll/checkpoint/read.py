@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from atoll.checkpoint import manifest as manifests
 from atoll.checkpoint import rules
 from atoll.checkpoint.manifest import FileEntry, Manifest
 from atoll.checkpoint.rules import Known
+from atoll.checkpoint.shards import shards_of
 from atoll.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     import torch
 
     from atoll.checkpoint.places import Place
+
+T = TypeVar("T")
 
 Targets = Mapping[str, Mapping[str, "torch.Tensor"]]
 """By group and name: where the tensors are to be copied."""
@@ -111,23 +114,16 @@ def restore(
     CheckpointError when the place cannot be read or no checkpoint in it is whole, and what `begin`
     raises.
     """
-    try:
-        entries = survey(place)
-    except OSError as error:
-        raise CheckpointError(
-            f"{place.url}: the checkpoints cannot be listed: {_reason(error)}; nothing was "
-            "started, so that the job does not begin anew by mistake"
-        ) from error
+    entries = listed(place, lambda: survey(place))
     require_job(place, entries, job)
+    require_shards(place, 1)
     damaged: list[tuple[str, str]] = []
     for entry in entries:
         if entry.round <= newer_than:
             return None
         try:
-            if entry.manifest is None:
-                raise Damaged(entry.problem)
-            _load(place, entry.name, entry.manifest, begin(entry.manifest.values))
-            return Restored(name=entry.name, manifest=entry.manifest, damaged=tuple(damaged))
+            manifest = load(place, entry, begin)
+            return Restored(name=entry.name, manifest=manifest, damaged=tuple(damaged))
         except Damaged as error:
             damaged.append((entry.name, str(error)))
             on_damaged(entry.name, str(error))
@@ -150,12 +146,44 @@ def require_job(place: Place, entries: list[Entry], job: str) -> None:
         )
 
 
-def _load(place: Place, name: str, manifest: Manifest, targets: Targets) -> None:
-    """Copies every tensor to its target. Raises Damaged."""
+def require_shards(place: Place, shards: int) -> None:
+    """Raises ConfigError when islands of another number of processes wrote here: shards."""
+    others = {shards_of(name) for name in listed(place, place.folders)} - {None, shards}
+    if shards > 1 and listed(place, place.names):
+        others.add(1)
+    for other in sorted(one for one in others if one is not None):
+        raise ConfigError(
+            f"{place.url} holds checkpoints of islands of {_processes(other)}, those of this job "
+            f"have {_processes(shards)}; start it with --nproc-per-node {other}, or name another "
+            "checkpoint_url to begin anew"
+        )
+
+
+def _processes(number: int) -> str:
+    return "1 process" if number == 1 else f"{number} processes"
+
+
+def listed(place: Place, listing: Callable[[], T]) -> T:
+    """What `listing` finds. Raises CheckpointError when the place cannot be listed."""
+    try:
+        return listing()
+    except OSError as error:
+        raise CheckpointError(
+            f"{place.url}: the checkpoints cannot be listed: {_reason(error)}; nothing was "
+            "started, so that the job does not begin anew by mistake"
+        ) from error
+
+
+def load(place: Place, entry: Entry, begin: Callable[[dict[str, Any]], Targets]) -> Manifest:
+    """Copies every tensor to its target, which `begin` gives. Raises Damaged."""
+    if entry.manifest is None:
+        raise Damaged(entry.problem)
+    targets = begin(entry.manifest.values)
     missing = {(group, key) for group, tensors in targets.items() for key in tensors}
-    missing -= _copy(place, name, manifest, targets, others=False)
+    missing -= _copy(place, entry.name, entry.manifest, targets, others=False)
     if missing:
         raise Damaged(f"{min(missing)[1]} is in none of its files")
+    return entry.manifest
 
 
 def load_some(place: Place, entry: Entry, targets: Targets) -> set[tuple[str, str]]:

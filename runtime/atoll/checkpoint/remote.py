@@ -50,6 +50,15 @@ class RemotePlace:
     def names(self) -> list[str]:
         return [name for name, files in self._listing().items() if manifests.FILE in files]
 
+    def folders(self) -> list[str]:
+        with _only_os_errors():
+            self._fs.invalidate_cache()
+            try:
+                paths = self._fs.ls(self._root, detail=False)
+            except FileNotFoundError:
+                return []
+        return [str(path).rstrip("/").rpartition("/")[2] for path in paths]
+
     def draft(self, name: str) -> RemoteDraft:
         return RemoteDraft(self._fs, self._path(name))
 
@@ -88,12 +97,12 @@ class RemotePlace:
             except FileNotFoundError:
                 return {}
         found: dict[str, set[str]] = {}
+        depth = len([part for part in self._root.split("/") if part])
         for path in paths:
-            *_, above, last = "", *str(path).rstrip("/").split("/")
-            if round_of(last) is not None:
-                found.setdefault(last, set())
-            elif round_of(above) is not None:
-                found.setdefault(above, set()).add(last)
+            name, *rest = str(path).strip("/").split("/")[depth:] or [""]
+            # What lies deeper is in a shard's folder, say.
+            if round_of(name) is not None and len(rest) < 2:
+                found.setdefault(name, set()).update(rest)
         return found
 
 

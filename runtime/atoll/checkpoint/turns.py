@@ -30,11 +30,13 @@ class Turns:
 
         Returns whether it was. Raises what `Checkpoints.restore` does.
         """
-        found = None if self.checkpoints is None else self.checkpoints.restore(saved)
-        if found is None:
+        if self.checkpoints is None:
             return False
-        saved.restored(found.manifest.values)
-        return True
+        found = self.checkpoints.restore(saved)
+        if found is not None:
+            saved.restored(found.manifest.values)
+        saved.line = self.checkpoints.line
+        return found is not None
 
     def round_over(self, epoch: int) -> None:
         """A round has committed in view `epoch`: writes it, if it is due and this island's turn."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from atoll.checkpoint import manifest as manifests
 from atoll.checkpoint import read as reading
-from atoll.checkpoint import rules
-from atoll.checkpoint.manifest import FileEntry, Manifest
+from atoll.checkpoint import rules, shards
+from atoll.checkpoint.manifest import FileEntry, Manifest, Part
 
 if TYPE_CHECKING:
     import torch
@@ -55,10 +55,17 @@ class Written:
     seconds: float
 
 
-def write(place: Place, snapshot: Snapshot, origin: Origin, *, epoch: int) -> Written:
-    """Returns when the checkpoint is complete and durable. Raises OSError; nothing remains then."""
+def write(
+    place: Place, snapshot: Snapshot, origin: Origin, *, epoch: int, part: Part | None = None
+) -> Written:
+    """Returns when the checkpoint is complete and durable. Raises OSError; nothing remains then.
+
+    part: which one this is, where each shard writes its own."""
     began = time.monotonic()
-    name = rules.name_of(snapshot.round, secrets.token_hex(4))
+    token = secrets.token_hex(4)
+    if part is not None:
+        token = shards.token_of(part.line, epoch, token)
+    name = rules.name_of(snapshot.round, token)
     draft = place.draft(name)
     try:
         manifest = Manifest(
@@ -71,6 +78,7 @@ def write(place: Place, snapshot: Snapshot, origin: Origin, *, epoch: int) -> Wr
             software=origin.software,
             values=snapshot.values,
             files=_write_files(draft, snapshot),
+            part=part,
         )
         draft.commit(manifests.encode(manifest))
     except BaseException:
@@ -108,21 +116,32 @@ def retire(place: Place, written: Written, keep: int) -> list[str]:
 
     Raises OSError, and deletes nothing, when the one just written cannot be read back.
     """
-    problem = reading.problem_of(
-        place, written.name, written.manifest, digests=place.reads_are_cheap
-    )
+    problem = problem_with(place, written)
     if problem is not None:
         if any(name > written.name for name in place.names()) and written.name not in place.names():
             logger.info("%s was deleted by a writer that is ahead", written.name)
             return []
-        raise OSError(f"{written.name}, just written, cannot be read back: {problem}")
+        raise OSError(problem)
     entries = reading.survey(place)
     known = [entry.known for entry in entries]
     gone = rules.expendable(known, keep=keep, sure=written.name)
-    for name in gone:
+    delete(place, gone)
+    place.clean()
+    return gone
+
+
+def problem_with(place: Place, written: Written) -> str | None:
+    """Why the one just written cannot be read back; None: it can."""
+    problem = reading.problem_of(
+        place, written.name, written.manifest, digests=place.reads_are_cheap
+    )
+    return problem and f"{written.name}, just written, cannot be read back: {problem}"
+
+
+def delete(place: Place, names: list[str]) -> None:
+    """Checkpoints that nobody needs. Raises OSError."""
+    for name in names:
         try:
             place.delete(name)
         except FileNotFoundError:
             logger.info("%s was deleted by somebody else", name)
-    place.clean()
-    return gone

@@ -139,6 +139,12 @@ class ElasticIsland:
         settings = session.settings
         self._durable: Durable | None = None
         if settings.checkpoint_url is not None:
+            if settings.shards > 1:
+                raise MisuseError(
+                    "elastic islands of several processes each have no checkpoints: start every "
+                    "worker as an island of its own (atoll run --elastic), or leave out "
+                    "checkpoint_url"
+                )
             self._durable = Durable(
                 settings.checkpoint_url,
                 Origin(job=settings.job, island=session.island, software=__version__),

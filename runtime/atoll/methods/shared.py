@@ -49,6 +49,7 @@ class SharedOuter:
         common. lead: whether data shares are given out a round ahead."""
         self.channel = channel
         self.round = 0
+        self.line = ""
         self._session = session
         self._layout = layout
         self._kinds = tuple(kinds)
@@ -164,11 +165,12 @@ class SharedOuter:
 
     def _values(self) -> dict[str, Any]:
         """What is shared besides tensors: JSON values."""
-        return {
+        found = {
             "round": self.round,
             "index": self._index,
             "ledger": ledgers.to_json(self._ledger),
         }
+        return found | ({"line": self.line} if self.line else {})
 
     def _position(self, values: Mapping[str, Any]) -> tuple[ledgers.Ledger, int, int]:
         """Ledger, round and index of shared values. Raises MismatchError."""
@@ -182,6 +184,7 @@ class SharedOuter:
 
     def _take_position(self, values: Mapping[str, Any]) -> None:
         self._ledger, self.round, self._index = self._position(values)
+        self.line = str(values.get("line", ""))
 
     def _empty_slots(self) -> list[Slot]:
         if self._receiving is None:

@@ -60,6 +60,14 @@ class DurableReplicas:
         """Steps that are complete."""
         return self._ddp.step
 
+    @property
+    def line(self) -> str:
+        return self._ddp.exchange.line
+
+    @line.setter
+    def line(self, line: str) -> None:
+        self._ddp.exchange.line = line
+
     def snapshot(self) -> Snapshot:
         """The state after the last step, copied: the next step writes to the parameters."""
         found = states.described(self._ddp.module, self._inner, self._scheduler)

@@ -37,6 +37,7 @@ class Exchange:
         self.session = session
         self.channel = channel
         self.revision = self.epoch = 0
+        self.line = ""  # of checkpoints of replicas of several processes
         self.position = Position(buckets=len(buckets))
         self.serve: Callable[[], None] = _nothing
         self._buckets = buckets

@@ -139,6 +139,7 @@ class FaultTolerantOptimizer:
                 f"the job's shared state is not that of replicas: {error!r}"
             ) from None
         self._receiving = []
+        self._exchange.line = str(manifest.values.get("line", ""))
         self._exchange.stand_at(manifest.revision, position)
 
     def publish(self) -> None:
@@ -150,6 +151,7 @@ class FaultTolerantOptimizer:
             revision=self._exchange.revision,
             values={
                 "identity": self._identity,
+                "line": self._exchange.line,
                 "position": to_json(self._exchange.position),
                 **found.values,
             },

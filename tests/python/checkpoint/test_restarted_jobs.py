@@ -33,6 +33,8 @@ PATIENCE_S = 60.0
 class Run:
     """One launcher with its coordinator and islands. `folder` gets logs, events and journals."""
 
+    script = HERE / "job_worker.py"
+
     def __init__(self, folder: Path, url: str, islands: int, *options: str, **env: str) -> None:
         folder.mkdir()
         self.folder = folder
@@ -40,7 +42,7 @@ class Run:
             *(sys.executable, "-m", "atoll_launcher.main", "run", "--standalone", "--plain"),
             *("--islands", str(islands), "--threads", "1", "--job", "reef"),
             *("--log-dir", str(folder), "--events", str(folder / "events.jsonl"), *options),
-            str(HERE / "job_worker.py"),
+            str(self.script),
         ]
         settings = {
             "ATOLL_CHECKPOINT_URL": url,
@@ -57,15 +59,15 @@ class Run:
         lines = path.read_text().split("\n")[:-1] if path.exists() else []
         return [event for event in map(json.loads, lines) if event["kind"] == kind]
 
-    def until(self, what: Callable[[], Any]) -> Any:
-        end = time.monotonic() + PATIENCE_S
+    def until(self, what: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
+        end = time.monotonic() + patience_s
         while time.monotonic() < end:
             found = what()
             if found:
                 return found
             assert self.process.poll() is None, self.log()
             time.sleep(0.02)
-        raise AssertionError(f"nothing of the kind in {PATIENCE_S} s\n{self.log()}")
+        raise AssertionError(f"nothing of the kind in {patience_s} s\n{self.log()}")
 
     def until_round(self, number: int) -> None:
         self.until(lambda: max((e["round"] for e in self.events("round")), default=0) >= number)
@@ -91,7 +93,9 @@ class Run:
 
     def kill(self) -> None:
         """Everything at once: islands do not outlive their launcher."""
-        pids = self.pids().values()
+        pids = [
+            pid for event in self.events("started") for pid in event.get("pids", [event["pid"]])
+        ]
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         end = time.monotonic() + PATIENCE_S

@@ -157,6 +157,7 @@ class Method:
     """As much of a method as checkpoints see; counts the snapshots that are still alive."""
 
     counts = "round"
+    line = ""
 
     def __init__(self) -> None:
         self.round = 0

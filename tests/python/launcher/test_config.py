@@ -177,11 +177,6 @@ def test_session_settings(caplog: pytest.LogCaptureFixture) -> None:
             {"SHARDS": "2", "COORDINATOR": "h:1"},
             "island = None (from default) and shards = 2 (from ATOLL_SHARDS): the shards of an",
         ),
-        (
-            {"SHARDS": "2", "CHECKPOINT_URL": "/shared"},
-            "checkpoint_url = '/shared' (from ATOLL_CHECKPOINT_URL) and shards = 2 (from "
-            "ATOLL_SHARDS): checkpoints hold the state of islands of one peer only",
-        ),
         ({"HEARTBEAT_S": "0"}, "heartbeat_s = '0' (from ATOLL_HEARTBEAT_S): must be at least 0.01"),
         ({"HEARTBEAT_S": "nan"}, "expected a finite number"),
         ({"SILENCE_S": "1e6"}, "silence_s = '1e6' (from ATOLL_SILENCE_S): must be at most 86400"),

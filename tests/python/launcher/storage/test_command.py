@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from atoll.checkpoint.manifest import Part
 from atoll.checkpoint.places import open_place
+from atoll.checkpoint.write import write
 from atoll_launcher.main import main
-from states import save
+from states import ORIGIN, save, snapshot
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -75,3 +77,52 @@ def test_what_is_no_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert (code, out) == (2, "")
         assert text in err
         assert err.count("\n") == 1
+
+
+def save_part(url: str, shard: int, round_: int) -> str:
+    place = open_place(f"{url}/shard-{shard}-of-2")
+    part = Part(shard=shard, shards=2, line="a", whole=0)
+    return write(place, snapshot(round_), ORIGIN, epoch=1, part=part).name
+
+
+def test_parts_of_shards_are_put_together(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for round_ in (10, 20):
+        names = [save_part(url, shard, round_) for shard in range(2)]
+    save_part(url, 0, 30)
+    code, out, _ = run(capsys, "verify", url)
+    assert code == 0  # the last one may still be under way
+    lines = out.splitlines()
+    states = ["in part", "whole", "whole"]
+    for line, round_, state in zip(lines[2:5], (30, 20, 10), states, strict=True):
+        assert line.split()[: 1 + len(state.split())] == [str(round_), *state.split()]
+    assert lines[3].split()[-1] == f"shard-*-of-2/{names[0][:-8]}*"
+    assert "194 kB" in lines[3]
+    assert lines[5].endswith("no part of shard 1")
+
+    found = json.loads(run(capsys, "list", url, "--json")[1])["checkpoints"]
+    assert [(one["round"], one["state"]) for one in found] == [
+        (30, "in part"),
+        (20, "complete"),
+        (10, "complete"),
+    ]
+    assert [(part["shard"], part["name"]) for part in found[1]["parts"]] == [*enumerate(names)]
+
+
+def test_a_damaged_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [save_part(str(tmp_path), shard, 10) for shard in range(2)]
+    file = tmp_path / "shard-1-of-2" / names[1] / "momentum-00000.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    code, out, _ = run(capsys, "verify", str(tmp_path))
+    assert code == 6
+    assert out.splitlines()[2].split()[:2] == ["10", "DAMAGED"]
+    assert f"shard-1-of-2/{names[1]}: momentum-00000.safetensors: its content has changed" in out
+    assert run(capsys, "list", str(tmp_path / "shard-0-of-2"))[0] == 0
+
+
+def test_parts_are_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_part(str(tmp_path / "run"), 0, 10)
+    for url in ("run", "run/shard-0-of-2"):
+        code = main(["export", str(tmp_path / url), "--to", str(tmp_path / "out")])
+        assert code == 2
+        assert "the parts of shards" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
