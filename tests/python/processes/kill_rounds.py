@@ -101,7 +101,7 @@ def _kill_at_random(
     kill_at, killed_at = float("inf"), None
     left = options.kills
     while launcher.poll() is None:
-        time.sleep(0.002)
+        time.sleep(0.01)
         now, newest = time.monotonic(), _last_round(folder)
         if newest > seen:
             if seen == 0:
