@@ -74,7 +74,8 @@ class Gather:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meet:
     """Answered, once this worker is in the view of the outer job, with its name there. What was
-    under way in that job is void. `needs` as in `Outside`."""
+    under way in that job is void. `Interrupted` as in `Outside`, but only while there is something
+    to wait for: to join, or for a gathering that goes on. What is said next outside comes first."""
 
     needs: tuple[Worker, ...]
 

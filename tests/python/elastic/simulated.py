@@ -2,8 +2,9 @@
 
 The members' real programs, the real numbers. Messages arrive in any order; a gathering commits by
 the rules of views: when it is done at all members, or, after a loss, at all who survive. Members
-learn of a new view at their next request, each when its turn comes. With an outer method workers of
-several islands are in one more view, and a loss shows in both, in any order.
+learn of a new view at their next request, each when its turn comes; but who has gathered in the view
+before waits until all of the new one gather for something, and it fails for all of them. With an
+outer method workers of several islands are in one more view, and a loss shows in both, in any order.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class View:
         self.members = members
         self.sent: dict[tuple[str, Key, str], deque[Tensor]] = {}
         self.told: dict[str, Gather] = {}
+        self.void = False
+        """Some of them in a view before."""
         self.gathered: set[str] = set()
         """Who has the result of the gathering under way, and has not heard that all have."""
         self.results: dict[str, dict[str, str] | None] = {}
@@ -59,7 +62,9 @@ class View:
         self.number += 1
         self.members = members
         self.sent.clear()
-        self.told.clear()
+        waiting = left - set(self.results)
+        self.told = {name: told for name, told in self.told.items() if name in waiting}
+        self.void = bool(self.told)
         self.gathered.clear()
 
     def complete(self) -> bool:
@@ -70,10 +75,11 @@ class View:
         if self.gathered == set(self.members):
             self._commit(self.gathered)
             self.told.clear()
+            self.void = False
             self.gathered.clear()
 
     def _commit(self, names: set[str]) -> None:
-        alike = len({request.what for request in self.told.values()}) == 1
+        alike = not self.void and len({request.what for request in self.told.values()}) == 1
         result = {name: self.told[name].text for name in self.members} if alike else None
         self.results.update(dict.fromkeys(names, result))
 
@@ -226,13 +232,14 @@ class Simulation:
                 found += self._awaited(seat, seat.outer, request, OutsideChanged)
                 if isinstance(request, Gather) and self._lacks(needs):
                     found.append(partial(self._interrupt, seat, alone=True))
-            case Meet(needs=needs) | Watch(needs=needs):
-                if self._lacks(needs):
-                    found.append(partial(self._interrupt, seat))
-                elif isinstance(seat.waits, Watch):
-                    found.append(go)
-                elif seat.outer is None or not seat.outer.alone:
+            case Watch(needs=needs):
+                found.append(partial(self._interrupt, seat) if self._lacks(needs) else go)
+            case Meet(needs=needs):
+                waits = seat.outer is not None and seat.outer.alone
+                if not waits:
                     found.append(partial(self._meet, seat))
+                if self._lacks(needs) and (waits or seat.outer is None):
+                    found.append(partial(self._interrupt, seat))
             case _:
                 raise AssertionError(f"{seat.waits} is answered at once")
         return found
@@ -243,7 +250,7 @@ class Simulation:
     def _awaited(self, seat: Seat, port: Port, request: Request, changed: Changed) -> list[Step]:
         if port.name in port.view.results:
             return [partial(self._take_result, seat, port, changed)]
-        if port.stale:
+        if port.stale and port.name not in port.view.told:
             return [partial(self._change, seat, port, changed)]
         if isinstance(request, Receive):
             return [partial(self._deliver, seat, port, each) for each in port.arrived(self.late)]
@@ -252,7 +259,7 @@ class Simulation:
         return []
 
     def _gathering_alone(self, port: Port) -> list[Step]:
-        if port.stale or port.name in port.view.results:
+        if port.name in port.view.results or port.name not in port.view.told:
             return [partial(self._alone_no_more, port)]
         if port.view.complete() and port.name not in port.view.gathered:
             return [partial(port.view.hear, port.name)]

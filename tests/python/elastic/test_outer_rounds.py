@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from atoll.elastic.durable import Durable
 from atoll.elastic.layout import Layout
 from atoll.elastic.member import Member
 from atoll.elastic.outer import DiLoCo
-from atoll.elastic.requests import Key
+from atoll.elastic.requests import Gather, Key, Outside, Receive
 from atoll.elastic.stage_worker import StageWorker
 from atoll.elastic.task import Task
 from atoll.errors import CheckpointError, MismatchError
@@ -190,6 +191,38 @@ def test_losses_and_joins_at_any_moment(right: Right, seed: int) -> None:
 
     world.run(between)
     check(world, right)
+
+
+def missed(island: Simulation) -> list[str]:
+    """Workers whose tensors another waits for, while a third one of the island has its sums."""
+    outer = {f"{name}'": seat for name, seat in island.seats.items()}
+    waits = {name: s.waits.request for name, s in outer.items() if isinstance(s.waits, Outside)}
+    have = {name for name, what in waits.items() if what == Gather(what="sums agreed", text=ANY)}
+    missing = {
+        source
+        for name, what in waits.items()
+        if isinstance(what, Receive) and (port := outer[name].outer) is not None
+        for source, key in port.expected
+        if not port.view.sent.get((source, key, name))
+    }
+    return sorted(missing & set(outer) - have) if have else []
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_a_loss_while_some_have_their_sums_and_some_do_not(right: Right, seed: int) -> None:
+    """They wait for one another in both views: in the island to mend it, outside for the sums."""
+    story = Story(seed, {"east": 4, "west": 3})
+    dead: list[str] = []
+
+    def between(turn: int) -> None:
+        chosen = [] if dead else missed(story.world.islands["east"])
+        if chosen and story.protected(story.world.islands["east"]):
+            dead.append(story.rng.choice(chosen).rstrip("'"))
+            story.world.kill("east", dead[0])
+
+    story.world.run(between)
+    assert dead
+    check(story.world, right)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
