@@ -2,9 +2,10 @@
 
 The members' real programs, the real numbers. Messages arrive in any order; a gathering commits by
 the rules of views: when it is done at all members, or, after a loss, at all who survive. Members
-learn of a new view at their next request, each when its turn comes; but who has gathered in the view
-before waits until all of the new one gather for something, and it fails for all of them. With an
-outer method workers of several islands are in one more view, and a loss shows in both, in any order.
+learn of a new view at their next request, each when its turn comes; but who has gathered in the
+view before waits until all of the new one gather for something, and it fails for all of them. With
+an outer method workers of several islands are in one more view, and a loss shows in both, in any
+order.
 """
 
 from __future__ import annotations
