@@ -2,9 +2,6 @@
 
 Whoever makes an optimizer imports torch._dynamo, which with sympy and 900 modules takes longer than
 torch itself. Where nothing is compiled, torch.optim asks it for two functions that do nothing.
-
-Not for programs that import torch.distributed.tensor, as healed replicas do: it asks for the real
-compiler in the middle of its own import, which needs what is not there yet.
 """
 
 from __future__ import annotations
