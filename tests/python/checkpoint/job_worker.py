@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from pathlib import Path
 
 import torch
 import xxhash
 
 import atoll
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-from eager import without_compiler
 
 SAMPLES = 600
 
@@ -30,7 +24,6 @@ class Numbers:
 
 
 def main() -> None:
-    without_compiler()
     parser = argparse.ArgumentParser()
     parser.add_argument("--pause-s", type=float, default=0.02)
     args = parser.parse_args()

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import atoll
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-from eager import without_compiler
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "diloco": ("DiLoCo", {}),
@@ -48,7 +42,6 @@ class Numbers:
 
 
 def main() -> None:
-    without_compiler()
     parser = argparse.ArgumentParser()
     parser.add_argument("--elements", type=int, default=1_000_000)
     parser.add_argument("--samples", type=int, default=2_000)

@@ -10,19 +10,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import atoll
 from atoll import _core
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-from eager import without_compiler
 
 ROUNDS = 9
 ELEMENTS = 600_000  # three chunks a tensor
@@ -56,7 +50,6 @@ def wrong_step(index: int) -> Any:
 
 
 def main() -> None:
-    without_compiler()
     parser = argparse.ArgumentParser()
     parser.add_argument("--flip", action="append", default=[])
     parser.add_argument("--parity-every", type=int, default=1)
