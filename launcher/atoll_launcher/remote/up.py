@@ -27,7 +27,7 @@ from atoll_launcher.islands import preflight
 from atoll_launcher.islands import supervisor_events as sv
 from atoll_launcher.islands.feed import Feed
 from atoll_launcher.islands.job import DRAINED, PUT_OUT, STOP_SIGNALS
-from atoll_launcher.islands.supervisor import Supervisor
+from atoll_launcher.islands.supervisor import TERMINATED, Supervisor
 from atoll_launcher.remote import far_commands as up_commands
 from atoll_launcher.remote.far import Far
 from atoll_launcher.remote.far_commands import Command, islands_of
@@ -64,6 +64,14 @@ class UpPlan:
     log_dir: Path | None = None
     events: Path | None = None
     quiet: bool = False
+
+
+def in_time(verdict: sv.Finish, late: Sequence[str]) -> sv.Finish:
+    """What an end is when launchers of these hosts had to kill islands that did not leave."""
+    if not late or verdict.code:
+        return verdict
+    text = f"islands on {' and '.join(sorted(late))} were not gone in time and were killed"
+    return sv.Finish(code=TERMINATED, message=text)
 
 
 def how_they_left(left: Mapping[str, str], islands: Sequence[str]) -> str:
@@ -170,6 +178,7 @@ class Up:
             self._store = f"{Path(trust.far_folder).parent}/job-{time.strftime('%Y%m%d-%H%M%S')}.db"
         self._stopping = False
         self._sigterm_s: float | None = None
+        self._late: list[str] = []  # hosts with islands that did not leave in time
 
     async def run(self) -> sv.Finish:
         """Run the job to its end."""
@@ -281,6 +290,8 @@ class Up:
                 f"{folder} in its folder there"
             )
         left = how_they_left(self._left[name], islands_of(name, host))
+        if code == TERMINATED and self._sigterm_s is not None:
+            self._late.append(name)
         final = is_void or code in FINAL
         self._feed(sv.ChildExited(island=name, code=code, left=left, is_final=final))
 
@@ -352,7 +363,7 @@ class Up:
                 self._fars[name].kill()
             case sv.Finish():
                 if not self._verdict.done():
-                    self._verdict.set_result(action)
+                    self._verdict.set_result(in_time(action, self._late))
             case _:
                 assert_never(action)
 

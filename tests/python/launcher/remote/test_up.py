@@ -22,7 +22,7 @@ from atoll_launcher.remote.request import read
 from atoll_launcher.remote.up import how_they_left
 from atoll_launcher.trust.certs import issue_island, make_authority
 from far_hosts import SSHD, Sshd
-from launched import DEADLINE_S, Launch, processes_with
+from launched import DEADLINE_S, Launch, Launcher, processes_with
 from ports import free_port
 
 WORKER = Path(__file__).parents[2] / "processes" / "worker.py"
@@ -256,6 +256,17 @@ def test_a_job_over_ssh_ends_by_itself(launch: Launch, sshd: Sshd, tmp_path: Pat
     assert "finished: 2 of 2 islands finished" in out
 
 
+def await_all(job: Launcher) -> None:
+    """Until the scripts of both hosts have said that they wait."""
+    assert job.process.stdout is not None
+    waiting = set()
+    for line in job.process.stdout:
+        if line.endswith(" | waits\n"):
+            waiting.add(line.split()[0])
+        if len(waiting) == 2:
+            return
+
+
 @pytest.mark.processes
 def test_sigterm_has_all_hosts_leave_politely(launch: Launch, sshd: Sshd, tmp_path: Path) -> None:
     polite = tmp_path / "train.py"
@@ -270,18 +281,34 @@ def test_sigterm_has_all_hosts_leave_politely(launch: Launch, sshd: Sshd, tmp_pa
         "    signal.pause()\n"
     )
     job = launch("up", str(job_file(tmp_path, sshd, "", script=polite)))
-    assert job.process.stdout is not None
-    waiting = set()
-    for line in job.process.stdout:
-        if line.endswith(" | waits\n"):
-            waiting.add(line.split()[0])
-        if len(waiting) == 2:
-            break
+    await_all(job)
     job.process.send_signal(signal.SIGTERM)
     code, out, err = job.end()
     assert (code, err) == (0, ""), out
     assert "palm | leaves" in out
     assert "reef | leaves" in out
+    assert connections(tmp_path) == []
+
+
+@pytest.mark.processes
+def test_who_does_not_leave_in_time_is_named(launch: Launch, sshd: Sshd, tmp_path: Path) -> None:
+    deaf = tmp_path / "train.py"
+    deaf.write_text(
+        "import os, signal\n"
+        "if os.environ['ATOLL_ISLAND'] == 'palm':\n"
+        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('waits', flush=True)\n"
+        "while True:\n"
+        "    signal.pause()\n"
+    )
+    path = job_file(tmp_path, sshd, "", script=deaf)
+    path.write_text(path.read_text().replace("THREADS=1", "THREADS=1 ATOLL_LEAVE_S=1"))
+    job = launch("up", str(path))
+    await_all(job)
+    job.process.send_signal(signal.SIGTERM)
+    code, _, err = job.end()
+    assert code == 143
+    assert "islands on palm were not gone in time and were killed" in err
     assert connections(tmp_path) == []
 
 
