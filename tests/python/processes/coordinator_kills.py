@@ -30,6 +30,7 @@ from cluster import Cluster, Etcd
 from kill_rounds import ROUND_DEADLINE_S, _alive, _events, _last_round, _newest_rounds, _up_to_date
 
 from atoll.data.journal import audit, read
+from atoll_launcher.exit_codes import CANNOT_JOIN
 
 HERE = Path(__file__).parent
 BATCH = 4  # of worker.py, as are two steps to a round
@@ -76,6 +77,7 @@ class Story:
         count = 3 if self.etcd else 1
         self.cluster = Cluster(folder, store, count=count, min_islands=options.islands)
         self.launchers: list[subprocess.Popen[bytes]] = []
+        self.launches = 0
         self.shot = 0  # islands killed on purpose
         self.joined = 0
 
@@ -112,7 +114,7 @@ class Story:
     # --- what is done to it -----------------------------------------------------------------------
 
     def _launch(self, islands: int) -> None:
-        number = len(self.launchers)
+        number, self.launches = self.launches, self.launches + 1
         command = [
             *(sys.executable, "-m", "atoll_launcher.main", "run", "--plain"),
             *("--join", self.cluster.addresses, "--islands", str(islands)),
@@ -209,7 +211,16 @@ class Story:
         while not happened() and self.launchers[0].poll() is None:
             if time.monotonic() > end:
                 raise TimeoutError(f"waited {ROUND_DEADLINE_S:g} s for {what}")
+            self._try_again()
             time.sleep(0.01)
+
+    def _try_again(self) -> None:
+        """A launcher waits 3 s for a coordinator. One that begins just when there is none, on a
+        busy machine, gives up before the killed one is back: whoever started it does so again."""
+        for launcher in self.launchers[1:]:
+            if launcher.poll() == CANNOT_JOIN:
+                self.launchers.remove(launcher)
+                self._launch(1)
 
     # --- what must have come of it ----------------------------------------------------------------
 
