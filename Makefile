@@ -284,7 +284,8 @@ test-sanitize: $(deps_stamp) gtest openssl  ## C++ tests under ASan with UBSan, 
 	@fixed=; setarch -R true 2>/dev/null && fixed='setarch -R'; $(call sanitized,build-tsan,$$fixed)
 
 comma := ,
-sanitize_flags := -DCMAKE_BUILD_TYPE=RelWithDebInfo
+# Little optimization, and lines only of what is debugged: half the time of a build.
+sanitize_flags := -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1 -DNDEBUG"
 
 clean:  ## remove what was built; .venv stays
 	@rm -rf build-*/ dist/ .mypy_cache .pytest_cache .ruff_cache .hypothesis
