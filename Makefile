@@ -33,7 +33,7 @@ packages := $(wildcard runtime/*/__init__.py launcher/*/__init__.py)
 deps_stamp := $(STAMPS)/dependencies-$(call hash,pyproject.toml)
 package_stamp := $(STAMPS)/package-$(shell { printf '%s\n' $(packages); } | sha256sum | cut -c1-8)-$(call hash,pyproject.toml CMakeLists.txt $(core_sources))
 
-.PHONY: docs bench-peers bench-backend bench-ddp bench-scale bench-elastic test-elastic test-reach test-page test-trainers wan bench bench-recovery kills soak help install demo test test-native test-python test-failed test-sanitize lint proto clean gtest openssl etcd prometheus
+.PHONY: docs bench-peers bench-backend bench-ddp bench-scale bench-elastic test-elastic test-reach test-page test-trainers wan bench bench-recovery kills soak help install demo test test-native test-python test-rest test-sanitize lint proto clean gtest openssl etcd prometheus
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -227,9 +227,9 @@ test-python: $(package_stamp) build-wan/wan_emulator etcd prometheus  ## Python 
 	@echo "==> Python tests"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal $(PYTEST_ARGS)
 
-# None has failed, or they have not run: that is an error here.
-test-failed: $(package_stamp)  ## Python tests that failed last, one after another
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(PYTEST_ARGS)
+# All have passed, or they have not run: that is an error here.
+test-rest: $(package_stamp)  ## Python tests that the last run has not seen pass, one after another
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --rest $(PYTEST_ARGS)
 
 test-elastic: $(package_stamp)  ## elastic islands: several deaths of real processes, 300 seeds (PYTEST_ARGS)
 	@ELASTIC_TESTS=full ELASTIC_SEEDS=300 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/python/elastic $(PYTEST_ARGS)
