@@ -4,7 +4,8 @@
 
 DIE_AT: the step in whose backward it kills itself, when its first bucket has been sent off and its
 last one has not; -1: never. It ends after STEPS, or ten steps after the job has three replicas once
-more. OUT gets a line of JSON for each step.
+more, others than the first three. OUT gets a line of JSON for each step. With WORKER_WAITS=1 it
+joins when its standard input is at its end.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def train(session: Any, batch: str, die_at: int, out: TextIO, end: int | None) -
     model, ddp, optimizer = replica(session, batch)
     if ddp.step > 0:
         end = ddp.step + AFTER
-    fewer = False
+    first: tuple[bytes, ...] = ()
 
     def dies(gradient: torch.Tensor) -> None:
         if ddp.step == die_at and len(ddp.exchange._flights) > 0:
@@ -101,15 +102,18 @@ def train(session: Any, batch: str, die_at: int, out: TextIO, end: int | None) -
         line = {"step": ddp.step, "done": done, "slots": ddp.slots}
         out.write(json.dumps({**line, "held": held(model, optimizer.inner)}) + "\n")
         out.flush()
-        fewer = fewer or ddp.slots == 2
-        if fewer and end is None and ddp.slots == 3:
-            end = ddp.step + AFTER
+        if end is None and ddp.slots == 3:
+            first = first or ddp.exchange.position.assigned
+            if ddp.exchange.position.assigned != first:
+                end = ddp.step + AFTER
 
 
 def main() -> None:
     batch, die_at, out = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     end = int(sys.argv[4]) if len(sys.argv) > 4 else None
     torch.set_num_threads(1)
+    if os.environ.get("WORKER_WAITS"):
+        sys.stdin.read()
     with atoll.join({"metrics_port": -1}) as session, out.open("w") as lines:
         train(session, batch, die_at, lines, end)
 

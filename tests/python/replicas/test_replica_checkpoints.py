@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from harness import Coordinator
 from replica_worker import AFTER, compute, held, loss_of, replica, train
 from test_replicas import Group, join, one_thread
-from test_replicas_processes import PATIENCE_S, start, steps
+from test_replicas_processes import PATIENCE_S, slots, start, steps, wait_for
 
 import atoll
 from atoll.checkpoint import keeper as keepers
@@ -224,7 +223,7 @@ def test_all_are_killed_at_once_and_the_job_starts_anew(
     with Coordinator(min_islands=2) as coordinator:
         running = [start(tmp_path, coordinator.port, name, "fixed", -1) for name in "ab"]
         try:
-            wait_for(lambda: steps_made(tmp_path / "a.steps") >= 3 * EVERY and steps_at(url))
+            wait_for(lambda: len(slots(tmp_path / "a.steps")) >= 3 * EVERY and steps_at(url))
         finally:
             for process in running:
                 os.kill(process.pid, signal.SIGKILL)
@@ -248,18 +247,3 @@ def test_all_are_killed_at_once_and_the_job_starts_anew(
     wanted = alone({"metrics_port": -1}, "fixed", newest + AFTER)
     assert {line["step"]: line["held"] for line in told}.items() <= wanted.items()
     assert steps_at(url)[0] == newest + AFTER
-
-
-def steps_made(path: Path) -> int:
-    """By a replica so far; its last line may be cut off."""
-    lines = path.read_text().splitlines()[:-1] if path.exists() else []
-    return json.loads(lines[-1])["step"] if lines else 0
-
-
-def wait_for(what: Callable[[], object]) -> None:
-    never = threading.Event()
-    for _ in range(int(PATIENCE_S / 0.02)):
-        if what():
-            return
-        never.wait(0.02)
-    raise AssertionError(f"it did not come true within {PATIENCE_S} s")

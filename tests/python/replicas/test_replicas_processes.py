@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,14 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(150)]
 
 
-def start(folder: Path, port: int, name: str, batch: str, die_at: int) -> subprocess.Popen[bytes]:
+def start(
+    folder: Path, port: int, name: str, batch: str, die_at: int, *, waits: bool = False
+) -> subprocess.Popen[bytes]:
+    """waits: it joins when its standard input is closed."""
     with (folder / f"{name}.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, str(WORKER), batch, str(die_at), str(folder / f"{name}.steps")],
+            stdin=subprocess.PIPE if waits else subprocess.DEVNULL,
             stderr=log,
             env={
                 **os.environ,
@@ -35,12 +41,26 @@ def start(folder: Path, port: int, name: str, batch: str, die_at: int) -> subpro
                 "ATOLL_COORDINATOR": f"127.0.0.1:{port}",
                 "ATOLL_JOB": "reef",
                 "ATOLL_ISLAND": name,
+                "WORKER_WAITS": "1" if waits else "",
             },
         )
 
 
 def steps(folder: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / f"{name}.steps").read_text().splitlines()]
+
+
+def slots(path: Path) -> list[int]:
+    """Of a replica that still writes: its last line may be cut off."""
+    lines = path.read_text().splitlines()[:-1] if path.exists() else []
+    return [json.loads(line)["slots"] for line in lines]
+
+
+def wait_for(what: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < end, f"it did not come true within {PATIENCE_S} s"
+        time.sleep(0.02)
 
 
 def undisturbed(folder: Path, count: int) -> dict[int, str]:
@@ -62,9 +82,12 @@ def test_one_is_killed_in_a_step_and_a_new_one_heals_live(
             name: start(tmp_path, coordinator.port, name, batch, DIES_AT if name == "c" else -1)
             for name in names
         }
+        running["d"] = spare = start(tmp_path, coordinator.port, "d", batch, -1, waits=True)
         try:
             assert running["c"].wait(PATIENCE_S) == -9
-            running["d"] = start(tmp_path, coordinator.port, "d", batch, -1)
+            wait_for(lambda: 2 in slots(tmp_path / "a.steps"))
+            assert spare.stdin is not None
+            spare.stdin.close()
             for name in ("a", "b", "d"):
                 assert running[name].wait(PATIENCE_S) == 0, (tmp_path / f"{name}.log").read_text()
         finally:
