@@ -12,10 +12,12 @@ import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from atoll.checkpoint import rules, shards
+from atoll.checkpoint.pieces import assembled
 from atoll.checkpoint.places import open_place
 from atoll.checkpoint.read import Entry, load_some, survey
 from atoll.errors import CheckpointError, MisuseError
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     import torch
 
     from atoll.checkpoint.places import Place
+
+T = TypeVar("T")
 
 WEIGHTS = "model.safetensors"
 GROUP = "parameters"
@@ -35,7 +39,8 @@ _BESIDE = {".json", ".jinja", ".model", ".py", ".txt"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """What was written. added: tensors of the model's folder; beside: files copied from there."""
+    """What was written. name: of the checkpoint. added: tensors of the model's folder; beside:
+    files copied from there."""
 
     name: str
     round: int
@@ -49,7 +54,8 @@ def export(
 ) -> Exported:
     """Writes folder `to`, which appears as a whole; no training need be over for it.
 
-    url: of a job's checkpoints, of which the newest whole one is taken, or of a single one. model:
+    url: of a job's checkpoints, of which the newest whole one is taken, or of a single one; of
+    islands of several processes that of the job, whose shards' parts are put together. model:
     a folder with config.json, and weights if something of the model was not trained; None: the
     parameters alone are written. `on_damaged(name, problem)` hears of those that are passed over.
     Raises MisuseError for folders that do not fit, CheckpointError when there is no whole
@@ -61,7 +67,7 @@ def export(
         raise MisuseError(f"{to} is there already; name a new or an empty folder")
     if model is not None and not (model / "config.json").is_file():
         raise MisuseError(f"{model} has no config.json; name a folder that save_pretrained wrote")
-    entry, tensors = _newest_whole(url, on_damaged)
+    name, round_, tensors = _newest_whole(url, on_damaged)
     trained = len(tensors)
     beside: tuple[str, ...] = ()
     if model is not None:
@@ -77,40 +83,80 @@ def export(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return Exported(
-        name=entry.name,
-        round=entry.round,
+        name=name,
+        round=round_,
         nbytes=sum(tensor.nbytes for tensor in tensors.values()),
         added=len(tensors) - trained,
         beside=beside,
     )
 
 
-def _newest_whole(
-    url: str, on_damaged: Callable[[str, str], None]
-) -> tuple[Entry, dict[str, torch.Tensor]]:
+_Found = tuple[str, int, "dict[str, torch.Tensor]"]
+"""The checkpoint's name and round, and the tensors."""
+
+
+def _newest_whole(url: str, on_damaged: Callable[[str, str], None]) -> _Found:
     above, _, last = url.rstrip("/").rpartition("/")
     single = last if rules.round_of(last) is not None else None
     place = open_place((above or ".") if single else url)
-    try:
-        entries = survey(place)
-        folders = place.folders()
-    except OSError as error:
-        raise CheckpointError(f"{place.url}: cannot be listed: {error.strerror or error}") from None
-    in_parts = any(entry.manifest is not None and entry.manifest.part for entry in entries)
-    if in_parts or any(shards.shards_of(name) for name in folders):
+    entries = _listed(place, lambda: survey(place))
+    counts = {shards.shards_of(name) for name in _listed(place, place.folders)} - {None}
+    if any(entry.manifest is not None and entry.manifest.part for entry in entries):
         raise MisuseError(
-            f"{url} holds the parts of shards, islands of several processes, which are not put "
-            "together; let the script save the model (full_tensor() of what fully_shard made)"
+            f"{url} holds the parts of one shard of several; name the folder above, which has all"
         )
+    if counts and not entries:
+        return _newest_of_parts(url, max(count for count in counts if count), on_damaged)
     problem = "there is no checkpoint"
     for entry in entries:
         if single in (None, entry.name):
             try:
-                return entry, _parameters(place, entry)
+                return entry.name, entry.round, _parameters(place, entry)
             except CheckpointError as error:
                 problem = str(error)
                 on_damaged(entry.name, problem)
     raise CheckpointError(f"{url}: nothing can be exported: {problem}")
+
+
+def _newest_of_parts(url: str, count: int, on_damaged: Callable[[str, str], None]) -> _Found:
+    """count: shards of an island."""
+    places = [open_place(f"{url.rstrip('/')}/{shards.folder_of(n, count)}") for n in range(count)]
+    surveys = [_listed(place, partial(survey, place)) for place in places]
+    entries = [{entry.name: entry for entry in found} for found in surveys]
+    problem = "there is no checkpoint of which all shards have a part"
+    for version in shards.versions([[entry.known for entry in found] for found in surveys]):
+        name = f"round {version.round} of {count} shards"
+        chosen = [known[part] for known, part in zip(entries, version.names, strict=True)]
+        try:
+            return name, version.round, _put_together(places, chosen)
+        except CheckpointError as error:
+            problem = str(error)
+            on_damaged(name, problem)
+    raise CheckpointError(f"{url}: nothing can be exported: {problem}")
+
+
+def _put_together(places: list[Place], entries: list[Entry]) -> dict[str, torch.Tensor]:
+    parts = []
+    for place, entry in zip(places, entries, strict=True):
+        tensors = _parameters(place, entry)
+        assert entry.manifest is not None  # it has parameters
+        if entry.manifest.pieces is None:
+            raise CheckpointError(
+                f"{place.url}/{entry.name} does not say how parameters are split; atoll "
+                f"{entry.manifest.software} wrote it"
+            )
+        parts.append((entry.manifest.pieces, tensors))
+    try:
+        return assembled(parts)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def _listed(place: Place, listing: Callable[[], T]) -> T:
+    try:
+        return listing()
+    except OSError as error:
+        raise CheckpointError(f"{place.url}: cannot be listed: {error.strerror or error}") from None
 
 
 def _parameters(place: Place, entry: Entry) -> dict[str, torch.Tensor]:

@@ -46,9 +46,19 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Where a shard's part of a tensor lies. shape: of the whole tensor. offsets: where the part
+    begins in it, by dimension; None: it is split in a way that a box cannot say."""
+
+    shape: tuple[int, ...]
+    offsets: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """`values`: the method's small values (round, ledger, identity), JSON. `part`: None for all of
-    it, that of an island of one process."""
+    it, that of an island of one process. `pieces`: of a part, the parameters of which it has only a
+    piece; None: not known."""
 
     job: str
     round: int
@@ -60,6 +70,7 @@ class Manifest:
     values: dict[str, Any]
     files: tuple[FileEntry, ...]
     part: Part | None = None
+    pieces: dict[str, Piece] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -75,8 +86,9 @@ def digest(data: bytes | memoryview) -> str:
 def encode(manifest: Manifest) -> bytes:
     """JSON for people and programs, its own digest last."""
     value = {"format": FORMAT, **asdict(manifest)}
-    if manifest.part is None:
-        del value["part"]
+    for name in ("part", "pieces"):
+        if value[name] is None:
+            del value[name]
     value["digest"] = digest(_canonical(value))
     return (json.dumps(value, indent=1) + "\n").encode()
 
@@ -124,6 +136,7 @@ def _parsed(value: Mapping[str, Any]) -> Manifest:
             for entry in value["files"]
         ),
         part=_part(value.get("part")),
+        pieces=_pieces(value.get("pieces")),
     )
     names = [entry.name for entry in manifest.files]
     wrong = next((name for name in names if not is_file_name(name)), None)
@@ -143,3 +156,15 @@ def _part(value: Mapping[str, Any] | None) -> Part | None:
         line=str(value["line"]),
         whole=int(value["whole"]),
     )
+
+
+def _pieces(value: Mapping[str, Any] | None) -> dict[str, Piece] | None:
+    if value is None:
+        return None
+    return {
+        str(name): Piece(
+            shape=tuple(map(int, piece["shape"])),
+            offsets=None if piece["offsets"] is None else tuple(map(int, piece["offsets"])),
+        )
+        for name, piece in value.items()
+    }

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from atoll.checkpoint import manifest as manifests
 from atoll.checkpoint import read as reading
 from atoll.checkpoint import rules, shards
-from atoll.checkpoint.manifest import FileEntry, Manifest, Part
+from atoll.checkpoint.manifest import FileEntry, Manifest, Part, Piece
 
 if TYPE_CHECKING:
     import torch
@@ -28,13 +28,14 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The shared state at the end of a round. Nobody writes to its tensors (on the host) while it
-    lives; `lease` keeps them so."""
+    lives; `lease` keeps them so. pieces: of parameters of which this process has only a part."""
 
     round: int
     revision: int
     values: dict[str, Any]
     groups: dict[str, dict[str, torch.Tensor]]
     lease: object = None
+    pieces: dict[str, Piece] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,7 @@ def write(
             values=snapshot.values,
             files=_write_files(draft, snapshot),
             part=part,
+            pieces=None if part is None else snapshot.pieces,
         )
         draft.commit(manifests.encode(manifest))
     except BaseException:

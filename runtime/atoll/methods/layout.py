@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atoll.checkpoint.pieces import pieces_of
 from atoll.errors import MisuseError, TensorError
 from atoll.methods.lift import Lift
 
@@ -141,6 +142,8 @@ class Layout:
             f"{name}:{'x'.join(map(str, local_of(parameter).shape))}"
             for name, parameter in trained.items()
         ]
+        self.pieces = pieces_of(trained.items())
+        """Of parameters that are sharded inside the island: where this peer's part lies."""
         groups = [list(trained)] if split is None else split(list(trained))
         self.fragments = tuple(
             Fragment([(name, trained[name]) for name in names]) for names in groups

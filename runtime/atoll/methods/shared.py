@@ -149,6 +149,7 @@ class SharedOuter:
             values=self._state.values(self._values()),
             groups=self._groups(self._state.now),
             lease=self._state.lend(),
+            pieces=self._layout.pieces,
         )
 
     def restoring(self, values: dict[str, Any]) -> Targets:

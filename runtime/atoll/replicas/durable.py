@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from atoll.checkpoint.pieces import pieces_of
 from atoll.checkpoint.write import Snapshot
 from atoll.errors import MismatchError
 from atoll.replicas import state as states
@@ -54,6 +55,7 @@ class DurableReplicas:
         self._copies: dict[str, torch.Tensor] = {}
         self._lease = weakref.ref(_Lease())
         self._receiving: dict[str, torch.Tensor] = {}
+        self._pieces = pieces_of(ddp.module.named_parameters())
 
     @property
     def round(self) -> int:
@@ -89,6 +91,7 @@ class DurableReplicas:
             },
             groups=_grouped(self._copies),
             lease=lease,
+            pieces=self._pieces,
         )
 
     def restoring(self, values: dict[str, Any]) -> Targets:

@@ -2,7 +2,8 @@
 
 JOB_METHOD: diloco, or replicas. JOB_ROUNDS: how many rounds (or steps) in all. JOB_FOLDER: gets a
 file of each process, `<island>.<shard>`: a line of JSON for the round it begins with, and for each
-that it has ended, with the digest of what it holds then. Data follow from the round.
+that it has ended, with the digest of what it holds then; and `model.pt`, whole, at the end. Data
+follow from the round.
 """
 
 from __future__ import annotations
@@ -48,6 +49,13 @@ def say(out: TextIO, kind: str, round_: int, held: Iterable[Tensor]) -> None:
     out.flush()
 
 
+def save_whole(trained: Any) -> None:
+    """As torch puts it together; the same on all islands."""
+    whole = {name: p.full_tensor().detach() for name, p in trained.named_parameters()}
+    if dist.get_rank() == 0 and os.environ["ATOLL_ISLAND"] == "island-0":
+        torch.save(whole, Path(os.environ["JOB_FOLDER"]) / "model.pt")
+
+
 def diloco(session: Any, trained: nn.Module, rounds: int, out: TextIO, batch: Any) -> None:
     inner = torch.optim.SGD(trained.parameters(), lr=0.1)
     outer = atoll.DiLoCo(session, trained, inner, sync_every=STEPS)
@@ -65,6 +73,8 @@ def diloco(session: Any, trained: nn.Module, rounds: int, out: TextIO, batch: An
             outer.step()
         say(out, "round", outer.round, held())
         time.sleep(PAUSE_S)
+    with outer.shared_weights():
+        save_whole(trained)
 
 
 def replicas(session: Any, trained: nn.Module, rounds: int, out: TextIO, batch: Any) -> None:
@@ -85,6 +95,7 @@ def replicas(session: Any, trained: nn.Module, rounds: int, out: TextIO, batch: 
         assert optimizer.step()
         say(out, "round", ddp.step, held())
         time.sleep(PAUSE_S)
+    save_whole(trained)
 
 
 def main() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
 from test_restarted_jobs import HERE, PATIENCE_S, Run
 
 from atoll.checkpoint.places import open_place
@@ -97,6 +99,17 @@ def same_again(first: ShardedRun, second: ShardedRun, rounds: range) -> None:
         assert {r: before[r] for r in rounds} == {r: after[r] for r in rounds}
 
 
+def is_exported(run: ShardedRun, url: Path) -> bool:
+    """The parameters that the job ended with, put together."""
+    to = run.folder / "exported"
+    assert command(["export", str(url), "--to", str(to)]) == 0
+    found = safetensors.torch.load_file(to / "model.safetensors")
+    wanted = torch.load(run.folder / "model.pt")
+    return found.keys() == wanted.keys() and all(
+        torch.equal(found[name], tensor) for name, tensor in wanted.items()
+    )
+
+
 def test_replicas_that_are_all_killed_go_on_bit_by_bit(
     start: Callable[..., ShardedRun], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +133,7 @@ def test_replicas_that_are_all_killed_go_on_bit_by_bit(
     assert command(["checkpoints", "verify", str(url)]) == 0
     rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()[2:]]
     assert rows[0] == [str(newest + EVERY + 1), "whole"]
+    assert is_exported(second, url)
 
 
 def test_what_one_shard_alone_has_written_is_passed_over(
@@ -147,3 +161,4 @@ def test_what_one_shard_alone_has_written_is_passed_over(
     assert alone[0] in again
     assert [name[:-8] == other[:-8] for name in again if name not in alone] == [True]
     assert alone[0][:-8] != other[:-8]
+    assert is_exported(second, url)

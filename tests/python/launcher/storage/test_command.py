@@ -117,12 +117,3 @@ def test_a_damaged_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert out.splitlines()[2].split()[:2] == ["10", "DAMAGED"]
     assert f"shard-1-of-2/{names[1]}: momentum-00000.safetensors: its content has changed" in out
     assert run(capsys, "list", str(tmp_path / "shard-0-of-2"))[0] == 0
-
-
-def test_parts_are_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_part(str(tmp_path / "run"), 0, 10)
-    for url in ("run", "run/shard-0-of-2"):
-        code = main(["export", str(tmp_path / url), "--to", str(tmp_path / "out")])
-        assert code == 2
-        assert "the parts of shards" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()

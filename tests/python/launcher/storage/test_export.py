@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
+from atoll.checkpoint.manifest import Part, Piece, decode, encode
 from atoll.checkpoint.places import open_place
+from atoll.checkpoint.write import write
 from atoll_launcher.main import main
-from states import groups, save
+from states import ORIGIN, groups, save, snapshot
 
 
 def export(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -97,3 +100,71 @@ def test_what_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         assert text in err
         assert err.count("\n") == 1
     assert not (tmp_path / "x").exists()
+
+
+def save_split(run: Path, round_: int) -> list[Path]:
+    """The parts of two shards, which have every tensor's rows between them."""
+    whole = snapshot(round_)
+    found = []
+    for shard in range(2):
+        mine, pieces = {}, {}
+        for name, tensor in whole.groups["parameters"].items():
+            if tensor.dim() == 0:
+                mine[name] = tensor
+                continue
+            rows = -(-len(tensor) // 2)
+            mine[name] = tensor[shard * rows : (shard + 1) * rows].clone()
+            begin = (min(len(tensor), shard * rows), *[0] * (tensor.dim() - 1))
+            pieces[name] = Piece(shape=tuple(tensor.shape), offsets=begin)
+        folder = run / f"shard-{shard}-of-2"
+        written = write(
+            open_place(str(folder)),
+            replace(whole, groups={"parameters": mine}, pieces=pieces),
+            ORIGIN,
+            epoch=3,
+            part=Part(shard=shard, shards=2, line="l", whole=0),
+        )
+        found.append(folder / written.name)
+    return found
+
+
+def test_parts_of_shards_are_put_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the newest checkpoint of which all parts are there and whole."""
+    run = tmp_path / "run"
+    _, middle, newest = save_split(run, 10), save_split(run, 20), save_split(run, 30)
+    code, out, _ = export(capsys, run, "--to", tmp_path / "a")
+    assert (code, "of round 30 of 2 shards" in out) == (0, True)
+    assert same(tmp_path / "a", groups(30)["parameters"])
+
+    (newest[0] / "manifest.json").unlink()
+    file = middle[1] / "parameters-00000.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    code, out, err = export(capsys, run, "--to", tmp_path / "b")
+    assert (code, "round 20 of 2 shards is passed over: " in err) == (0, True)
+    assert same(tmp_path / "b", groups(10)["parameters"])
+
+
+def test_parts_that_make_nothing_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    parts = save_split(run, 10)
+    for url in (parts[0], parts[0].parent):
+        code, _, err = export(capsys, url, "--to", tmp_path / "x")
+        assert (code, "parts of one shard of several; name the folder above" in err) == (2, True)
+    parts[1].rename(tmp_path / "lost")
+    code, _, err = export(capsys, run, "--to", tmp_path / "x")
+    assert (code, "no checkpoint of which all shards have a part" in err) == (6, True)
+    assert not (tmp_path / "x").exists()
+
+
+def test_parts_of_an_earlier_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It did not say where its pieces lie."""
+    for shard in range(2):
+        place = open_place(str(tmp_path / "run" / f"shard-{shard}-of-2"))
+        part = Part(shard=shard, shards=2, line="l", whole=0)
+        written = write(place, snapshot(10), ORIGIN, epoch=3, part=part)
+        path = tmp_path / "run" / f"shard-{shard}-of-2" / written.name / "manifest.json"
+        path.write_bytes(encode(replace(decode(path.read_bytes()), pieces=None)))
+    code, _, err = export(capsys, tmp_path / "run", "--to", tmp_path / "x")
+    assert (code, "does not say how parameters are split; atoll test wrote it" in err) == (6, True)
