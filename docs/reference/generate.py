@@ -55,7 +55,7 @@ PAGES = {
     ),
     "elastic": Page(
         "Elastic islands",
-        ("atoll.ElasticIsland", "atoll.split_layers"),
+        ("atoll.ElasticIsland", "atoll.split_layers", "atoll.load_layers"),
         "[elastic.md](../elastic.md)",
     ),
     "distributed": Page(

@@ -22,6 +22,7 @@ from atoll import errors
 if TYPE_CHECKING:
     from atoll.collectives.handle import Handle
     from atoll.elastic.island import ElasticIsland
+    from atoll.elastic.saved import load_layers
     from atoll.elastic.split import split_layers
     from atoll.methods.batch_size import AdaptiveBatchSize
     from atoll.methods.diloco import DiLoCo
@@ -58,6 +59,7 @@ __all__ = [
     "__version__",
     "errors",
     "join",
+    "load_layers",
     "split_layers",
 ]
 
@@ -76,6 +78,7 @@ _HOMES = {
     "SparseLoCo": "atoll.methods.sparse_loco",
     "StreamingDiLoCo": "atoll.methods.streaming",
     "join": "atoll.session",
+    "load_layers": "atoll.elastic.saved",
     "split_layers": "atoll.elastic.split",
 }
 

@@ -19,16 +19,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from atoll.checkpoint import read, rules
-from atoll.checkpoint.places import Place, open_place
-from atoll.checkpoint.read import Entry
 from atoll.checkpoint.write import Origin, Snapshot, write
 from atoll.elastic.identity import VShard
 from atoll.elastic.layout import Layout
 from atoll.elastic.outer import DiLoCo
+from atoll.elastic.parts import Part, Stamp, place_of, survey
 from atoll.elastic.requests import named
 from atoll.elastic.stage_worker import StageWorker
 from atoll.errors import CheckpointError, MismatchError
@@ -36,21 +34,10 @@ from atoll.errors import CheckpointError, MismatchError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from atoll.checkpoint.places import Place
+    from atoll.checkpoint.read import Entry
+
 logger = logging.getLogger(__name__)
-
-MOST_PARTS = 1024
-"""An island is not larger than this."""
-
-Stamp = tuple[int, str]
-"""Which checkpoint: (step, digest of the layout whose workers wrote it)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One part that is there."""
-
-    place: Place
-    entry: Entry
 
 
 class Durable:
@@ -85,9 +72,6 @@ class Durable:
     def _outer_text(self) -> str | None:
         return None if self._outer is None else self._outer.text()
 
-    def _place(self, part: int) -> Place:
-        return open_place(f"{self.url}/part-{part:05d}")
-
     # ---- writing ---------------------------------------------------------------------------------
 
     def step_over(self, worker: StageWorker, layout: Layout, *, last: bool = False) -> None:
@@ -121,7 +105,7 @@ class Durable:
         )
         self._thread = threading.Thread(
             target=self._write,
-            args=(snapshot, stamp, self._place(part), layout.epoch),
+            args=(snapshot, stamp, place_of(self.url, part), layout.epoch),
             name="atoll-checkpoint",
             daemon=True,
         )
@@ -216,18 +200,8 @@ class Durable:
         ConfigError when another job wrote there, MismatchError when it was another task or had
         another outer method.
         """
-        parts: dict[Stamp, dict[int, Part]] = {}
-        counts: dict[Stamp, int] = {}
-        number = last = 0
-        while number <= last and number < MOST_PARTS:
-            place = self._place(number)
-            try:
-                entries = read.survey(place)
-            except OSError as error:
-                raise CheckpointError(
-                    f"{place.url}: the checkpoints cannot be listed: {error.strerror or error}; "
-                    "nothing was started, so that the run does not begin anew by mistake"
-                ) from error
+
+        def is_ours(place: Place, entries: list[Entry]) -> None:
             read.require_job(place, entries, self._origin.job)
             for entry in entries:
                 if entry.manifest is None:
@@ -243,23 +217,15 @@ class Durable:
                         f"{place.url}/{entry.name} was written with another outer method, or other "
                         "settings of it: take those, or name another checkpoint_url to begin anew"
                     )
-                stamp = (entry.round, str(values["layout"]))
-                parts.setdefault(stamp, {}).setdefault(number, Part(place=place, entry=entry))
-                counts[stamp] = int(values["parts"])
-                last = max(last, counts[stamp] - 1)
-            number += 1
-        self._found = {
-            stamp: [own[n] for n in range(counts[stamp])]
-            for stamp, own in parts.items()
-            if own.keys() >= set(range(counts[stamp]))
-        }
-        if parts and not self._found:
+
+        found = survey(self.url, is_ours)
+        self._found = found.whole
+        if found.torn and not self._found:
             raise CheckpointError(
-                f"{self.url}: of none of {len(parts)} checkpoints all parts are there; bring them "
+                f"{self.url}: of none of {found.torn} checkpoints all parts are there; bring them "
                 "back from a backup, or name another URL to begin anew"
             )
-        created = {s: max(p.entry.known.created_s for p in own) for s, own in self._found.items()}
-        return sorted(self._found, key=lambda stamp: (stamp[0], created[stamp]), reverse=True)
+        return list(self._found)
 
     def problem(self, stamp: Stamp, *, share: int, of: int) -> str | None:
         """What is wrong with those parts that fall to this reader (number `share` of `of`)."""

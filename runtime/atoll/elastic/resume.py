@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from atoll.elastic.durable import Durable, Stamp
+from atoll.elastic.durable import Durable
 from atoll.elastic.exchange import exchange, state_elements, states, unpacked
 from atoll.elastic.identity import Worker
 from atoll.elastic.layout import Layout
 from atoll.elastic.outer_round import OuterRound
+from atoll.elastic.parts import Stamp
 from atoll.elastic.placement import Move
 from atoll.elastic.requests import Gather, Program, dump, load
 from atoll.elastic.routes import of_moves

@@ -57,7 +57,7 @@ class Right:
                 for oracle in oracles.values():
                     oracle.layers[index].parameters.copy_(shared[index])
         self.spine = oracles["east"]._spine
-        self._oracles, self._shared, self._momenta = oracles, shared, momenta
+        self._oracles, self.shared, self._momenta = oracles, shared, momenta
 
     def slots(self, island: str, layer: int, v: int) -> Slots:
         begin, end = self.spine.bounds((layer, v))
@@ -67,7 +67,7 @@ class Right:
             "p": parameters,
             "m": moments.m,
             "v": moments.v,
-            "shared": self._shared[layer],
+            "shared": self.shared[layer],
             "momentum": self._momenta[layer],
         }
         return {name: flat.digest(whole[begin:end]) for name, whole in every.items()}
