@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from atoll.checkpoint.manifest import Manifest
 from atoll.checkpoint.places import Place, open_place
 from atoll.checkpoint.read import Entry, problem_of, survey
-from atoll.checkpoint.shards import folder_of, shards_of, stamp_of
+from atoll.checkpoint.shards import folder_of, shards_of, stamp_of, worker_folder_of, worker_of
 from atoll_launcher import exit_codes
 from atoll_launcher.exit_codes import LauncherError
 from atoll_launcher.watch.plain import scaled_bytes
@@ -35,10 +36,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Together:
-    """A checkpoint of islands of several processes: the parts that are there, by shard."""
+    """A checkpoint of islands of several processes, or of an elastic island: the parts that are
+    there, by number. unit: who writes one, "shard" or "worker". folders: of all parts. name: of all
+    of them, a pattern that a shell understands."""
 
-    shards: int
+    unit: str
+    folders: tuple[str, ...]
     parts: dict[int, Finding]
+    name: str
 
     @property
     def state(self) -> str:
@@ -49,14 +54,8 @@ class Together:
 
     @property
     def missing(self) -> list[int]:
-        """Shards that have none: still writing, or dead before they had."""
-        return [shard for shard in range(self.shards) if shard not in self.parts]
-
-    @property
-    def name(self) -> str:
-        """Of all parts: a pattern that a shell understands."""
-        name = next(iter(self.parts.values())).entry.name
-        return f"{folder_of(0, self.shards).replace('0', '*', 1)}/{name[:-8]}*"
+        """Numbers of which there is none: still being written, or whose writer died before."""
+        return [number for number in range(len(self.folders)) if number not in self.parts]
 
 
 def show(url: str, *, verify: bool, as_json: bool) -> int:
@@ -64,8 +63,10 @@ def show(url: str, *, verify: bool, as_json: bool) -> int:
     place = open_place(url)
     try:
         found: list[Finding | Together] = []
-        for shards in sorted({shards_of(name) or 0 for name in place.folders()} - {0}):
-            found += _together(url, shards, verify)
+        folders = place.folders()
+        for shards in sorted({shards_of(name) or 0 for name in folders} - {0}):
+            found += _of_shards(url, shards, verify)
+        found += _of_workers(url, folders, verify)
         found += [_examined(place, entry, verify) for entry in survey(place)]
     except OSError as error:
         raise LauncherError(
@@ -87,20 +88,69 @@ def _examined(place: Place, entry: Entry, verify: bool) -> Finding:
     return Finding(entry=entry, problem=problem, verified=verify)
 
 
-def _together(url: str, shards: int, verify: bool) -> list[Finding | Together]:
+def _of_shards(url: str, shards: int, verify: bool) -> list[Together]:
     """Newest first. Of parts of one shard that took each other's turn the later one is shown."""
+    folders = tuple(folder_of(shard, shards) for shard in range(shards))
     found: dict[tuple[int, str], dict[int, Finding]] = {}
-    for shard in range(shards):
-        place = open_place(f"{url.rstrip('/')}/{folder_of(shard, shards)}")
-        for entry in reversed(survey(place)):  # of two, the later one counts
-            finding = _examined(place, entry, verify)
+    for shard, folder in enumerate(folders):
+        for finding in _in_folder(url, folder, verify):
+            entry = finding.entry
             found.setdefault((entry.round, stamp_of(entry.name)), {})[shard] = finding
+    pattern = folders[0].replace("0", "*", 1)
+    return _newest_first(
+        Together(unit="shard", folders=folders, parts=parts, name=f"{pattern}/{_any(parts)[:-8]}*")
+        for parts in found.values()
+    )
 
-    def age(key: tuple[int, str]) -> tuple[int, float]:
-        return key[0], max(part.entry.known.created_s for part in found[key].values())
 
-    newest_first = sorted(found, key=age, reverse=True)
-    return [Together(shards=shards, parts=found[key]) for key in newest_first]
+def _of_workers(url: str, folders: list[str], verify: bool) -> list[Together]:
+    """Of an elastic island, in those folders that are its workers'; a part whose manifest cannot be
+    read is shown by itself."""
+    together: list[Together] = []
+    found: dict[tuple[int, str], dict[int, Finding]] = {}
+    counts: dict[tuple[int, str], int] = {}
+    for folder in folders:
+        number = worker_of(folder)
+        if number is None:
+            continue
+        for finding in _in_folder(url, folder, verify):
+            manifest = finding.entry.manifest
+            if manifest is None:
+                name = f"{folder}/{finding.entry.name}"
+                one = Together(unit="worker", folders=(folder,), parts={0: finding}, name=name)
+                together.append(one)
+                continue
+            key = (finding.entry.round, str(manifest.values.get("layout")))
+            found.setdefault(key, {})[number] = finding
+            counts[key] = int(manifest.values.get("parts", 1))
+    together += [
+        Together(
+            unit="worker",
+            folders=tuple(map(worker_folder_of, range(count))),
+            parts=found[key],
+            name=f"part-*/{_any(found[key])[:-8]}*",
+        )
+        for key, count in counts.items()
+    ]
+    return _newest_first(together)
+
+
+def _in_folder(url: str, folder: str, verify: bool) -> list[Finding]:
+    """Oldest first."""
+    place = open_place(f"{url.rstrip('/')}/{folder}")
+    return [_examined(place, entry, verify) for entry in reversed(survey(place))]
+
+
+def _any(parts: dict[int, Finding]) -> str:
+    return next(iter(parts.values())).entry.name
+
+
+def _newest_first(found: Iterable[Together]) -> list[Together]:
+    def age(one: Together) -> tuple[int, float]:
+        known = [part.entry.known for part in one.parts.values()]
+        return known[0].round, max(each.created_s for each in known)
+
+    return sorted(found, key=age, reverse=True)
 
 
 def as_object(finding: Finding | Together) -> dict[str, object]:
@@ -111,8 +161,8 @@ def as_object(finding: Finding | Together) -> dict[str, object]:
             "round": _entries(finding)[0].round,
             "state": finding.state.lower(),
             "problem": "; ".join(_problems(finding)) or None,
-            "shards": finding.shards,
-            "parts": [{"shard": n, **as_object(part)} for n, part in finding.parts.items()],
+            f"{finding.unit}s": len(finding.folders),
+            "parts": [{finding.unit: n, **as_object(part)} for n, part in finding.parts.items()],
         }
     entry = finding.entry
     head: dict[str, object] = {
@@ -157,10 +207,10 @@ def _problems(finding: Finding | Together) -> list[str]:
     if isinstance(finding, Finding):
         return [] if finding.problem is None else [f"{finding.entry.name}: {finding.problem}"]
     missing = ", ".join(map(str, finding.missing))
-    said = [f"{finding.name}: no part of shard {missing}"] if missing else []
+    said = [f"{finding.name}: no part of {finding.unit} {missing}"] if missing else []
     return said + [
-        f"{folder_of(shard, finding.shards)}/{line}"
-        for shard, part in finding.parts.items()
+        f"{finding.folders[number]}/{line}"
+        for number, part in finding.parts.items()
         for line in _problems(part)
     ]
 

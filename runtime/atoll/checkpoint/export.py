@@ -100,7 +100,15 @@ def _newest_whole(url: str, on_damaged: Callable[[str, str], None]) -> _Found:
     single = last if rules.round_of(last) is not None else None
     place = open_place((above or ".") if single else url)
     entries = _listed(place, lambda: survey(place))
-    counts = {shards.shards_of(name) for name in _listed(place, place.folders)} - {None}
+    folders = _listed(place, place.folders)
+    counts = {shards.shards_of(name) for name in folders} - {None}
+    if any(shards.worker_of(name) is not None for name in folders) or any(
+        entry.manifest is not None and "layout" in entry.manifest.values for entry in entries
+    ):
+        raise MisuseError(
+            f"{url} holds what an elastic island's workers have written: atoll.load_layers puts it "
+            "into a model"
+        )
     if any(entry.manifest is not None and entry.manifest.part for entry in entries):
         raise MisuseError(
             f"{url} holds the parts of one shard of several; name the folder above, which has all"

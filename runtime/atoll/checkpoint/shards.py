@@ -18,6 +18,7 @@ import xxhash
 from atoll.checkpoint.rules import Known, round_of
 
 _FOLDER = re.compile(r"shard-(\d{1,5})-of-(\d{1,5})")
+_WORKER = re.compile(r"part-(\d{5})")
 _PART = re.compile(r"round-\d{10,19}-([0-9a-f]{16})[0-9a-f]{8}")
 
 
@@ -60,6 +61,17 @@ def shards_of(folder: str) -> int | None:
     """How many shards the islands had that a folder is of; None: it is not a shard's."""
     match = _FOLDER.fullmatch(folder)
     return int(match[2]) if match else None
+
+
+def worker_folder_of(number: int) -> str:
+    """The name of the folder of an elastic island's worker of this number."""
+    return f"part-{number:05d}"
+
+
+def worker_of(folder: str) -> int | None:
+    """The number of the elastic island's worker that a folder is of; None: it is not a worker's."""
+    match = _WORKER.fullmatch(folder)
+    return int(match[1]) if match else None
 
 
 def token_of(line: str, epoch: int, own: str) -> str:

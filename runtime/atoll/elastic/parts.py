@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from atoll.checkpoint import read
 from atoll.checkpoint.places import Place, open_place
 from atoll.checkpoint.read import Entry
+from atoll.checkpoint.shards import worker_folder_of
 from atoll.errors import CheckpointError
 
 MOST_PARTS = 1024
@@ -36,7 +37,7 @@ class Survey:
 
 def place_of(url: str, number: int) -> Place:
     """Where the parts of a layout's worker of this number are."""
-    return open_place(f"{url}/part-{number:05d}")
+    return open_place(f"{url}/{worker_folder_of(number)}")
 
 
 def survey(url: str, check: Callable[[Place, list[Entry]], None]) -> Survey:

@@ -23,6 +23,7 @@ from atoll.elastic.oracle import Oracle
 from atoll.elastic.task import Task
 from atoll.elastic.ties import plans
 from atoll.errors import CheckpointError, MismatchError, MisuseError
+from atoll_launcher.main import main as command
 from states import save
 
 pytestmark = [pytest.mark.training, pytest.mark.simulation]
@@ -98,3 +99,35 @@ def test_what_does_not_fit_changes_nothing(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "run" / "part-00001")
     with pytest.raises(CheckpointError, match="of none of 1 checkpoints all parts are there"):
         atoll.load_layers(str(tmp_path / "run"), one.layers)
+
+
+def test_the_command_line_shows_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    life(task(vshards=6), "abc", tmp_path, steps=STEPS).run()
+
+    def shown(what: str) -> tuple[int, list[list[str]], list[str]]:
+        code = command(["checkpoints", what, str(tmp_path)])
+        lines = capsys.readouterr().out.splitlines()[2:]
+        return code, [line.split()[:2] for line in lines], lines
+
+    code, rows, lines = shown("verify")
+    assert (code, rows) == (0, [[str(step), "whole"] for step in (3, 2, 1)])
+    assert lines[0].endswith("part-*/round-0000000003-*")
+    (newest,) = (tmp_path / "part-00001").glob(f"round-{STEPS:010}-*")
+    shutil.rmtree(newest)
+    (file,) = (tmp_path / "part-00002").glob("round-0000000002-*/m-*.safetensors")
+    file.write_bytes(file.read_bytes()[:-1])
+    (manifest,) = (tmp_path / "part-00000").glob("round-0000000001-*/manifest.json")
+    manifest.write_text("")
+    code, _, lines = shown("verify")
+    assert code == 6
+    assert lines[0].split()[:3] == ["3", "in", "part"]
+    rows = [line.split()[:2] for line in lines[1:4]]
+    assert rows == [["2", "DAMAGED"], ["1", "in"], ["1", "DAMAGED"]]  # the one by itself
+    told = "\n".join(lines[4:])
+    assert "no part of worker 1" in told
+    assert f"part-00002/{file.parent.name}: m-00000.safetensors" in told
+    assert f"part-00000/{manifest.parent.name}: " in told
+    assert "not JSON" in told
+
+    assert command(["export", str(tmp_path), "--to", str(tmp_path / "out")]) == 2
+    assert "atoll.load_layers puts it into a model" in capsys.readouterr().err
