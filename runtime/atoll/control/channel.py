@@ -21,6 +21,8 @@ SERVICE = "atoll.pb.Coordinator"
 BREATH_BYTES = 64 << 10
 """What is that long already is sent as it is."""
 
+CALLS_END_S = 1.0
+
 _BOTH: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES + BREATH_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES + BREATH_BYTES),
@@ -85,3 +87,15 @@ def on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> N
     # empty. Known and harmless: https://github.com/grpc/grpc/issues/25364
     if not isinstance(context.get("exception"), BlockingIOError):
         loop.default_exception_handler(context)
+
+
+async def ended_calls() -> None:
+    """After a server has stopped: returns when gRPC's tasks for its calls have ended, too. They
+    take a moment longer, and print a traceback when their loop is closed before."""
+    tasks = [task for task in asyncio.all_tasks() if _name_of(task) == "_schedule_rpc_coro"]
+    if tasks:
+        await asyncio.wait(tasks, timeout=CALLS_END_S)
+
+
+def _name_of(task: asyncio.Task[Any]) -> str:
+    return getattr(task.get_coro(), "__name__", "")

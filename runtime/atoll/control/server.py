@@ -20,7 +20,7 @@ import grpc
 
 from atoll.config import parse_address
 from atoll.control.attached import Attached, parse, write
-from atoll.control.channel import SERVER_OPTIONS, SERVICE
+from atoll.control.channel import SERVER_OPTIONS, SERVICE, ended_calls
 from atoll.control.convert import coordinator_message_to_pb
 from atoll.control.convert_status import job_event_to_pb, status_to_pb
 from atoll.control.coordinator_metrics import CoordinatorMetrics
@@ -187,6 +187,7 @@ class CoordinatorServer:
         self._wake()
         self._operators.turn_away()  # these streams end by themselves; else gRPC cancels them aloud
         await server.stop(grace=2.0)
+        await ended_calls()
         if self._trust.gate is not None:
             await self._trust.gate.close()
         self._close_http()
