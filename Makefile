@@ -33,7 +33,7 @@ packages := $(wildcard runtime/*/__init__.py launcher/*/__init__.py)
 deps_stamp := $(STAMPS)/dependencies-$(call hash,pyproject.toml)
 package_stamp := $(STAMPS)/package-$(shell { printf '%s\n' $(packages); } | sha256sum | cut -c1-8)-$(call hash,pyproject.toml CMakeLists.txt $(core_sources))
 
-.PHONY: docs bench-peers bench-backend bench-ddp bench-scale bench-elastic test-elastic test-reach test-page test-trainers wan bench bench-recovery kills soak help install demo test test-native test-python test-rest test-sanitize lint proto clean gtest openssl etcd prometheus
+.PHONY: docs bench-peers bench-backend bench-ddp bench-scale bench-elastic test-elastic test-reach test-page test-trainers wan bench bench-recovery kills soak help install demo test test-native test-python test-rest test-sanitize lint proto clean gtest openssl etcd prometheus sshd
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -119,6 +119,17 @@ prometheus:
 	            echo "warning: Prometheus cannot be installed; tests of dashboards and alerts are left out" >&2; \
 	    else \
 	        echo "warning: tests of dashboards and alerts need Prometheus; on Debian: apt-get install prometheus" >&2; \
+	    fi; fi
+
+sshd:
+	@if ! PATH="$$PATH:/usr/sbin" command -v sshd >/dev/null; then \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        echo "==> installing an SSH server, which is not started (openssh-server)"; \
+	        export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1; \
+	        { apt-get update -qq && apt-get install -y -qq --no-install-recommends openssh-server >/dev/null; } || \
+	            echo "warning: an SSH server cannot be installed; tests of atoll up are left out" >&2; \
+	    else \
+	        echo "warning: tests of atoll up need an SSH server; on Debian: apt-get install openssh-server" >&2; \
 	    fi; fi
 
 # ---- use -----------------------------------------------------------------------------------------
@@ -223,7 +234,7 @@ test-native: $(deps_stamp) gtest openssl  ## C++ tests
 	@echo "==> native tests"
 	@cd build-native && OMP_NUM_THREADS=1 $(CTEST) $(CTEST_ARGS)
 
-test-python: $(package_stamp) build-wan/wan_emulator etcd prometheus  ## Python tests
+test-python: $(package_stamp) build-wan/wan_emulator etcd prometheus sshd  ## Python tests
 	@echo "==> Python tests"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal $(PYTEST_ARGS)
 
