@@ -1,6 +1,6 @@
 """Measures all-reduces over emulated wide-area networks and prints one table.
 
-    make wan                                   # everything, about ten minutes
+    make wan                                   # everything, about 40 minutes
     make wan WAN_ARGS="clean lossy --quick"    # some scenarios, fewer and smaller ops
     make wan WAN_ARGS="--json raw.json"
     make wan WAN_ARGS="clean --hivemind /somewhere/bin/python"

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import safetensors.torch
@@ -111,12 +111,15 @@ def _lives(pid: int) -> bool:
         return False
 
 
-@pytest.fixture
-def start() -> Iterator[Callable[..., Run]]:
-    runs: list[Run] = []
+AnyRun = TypeVar("AnyRun", bound=Run)
 
-    def begin(*args: Any, **kwargs: Any) -> Run:
-        runs.append(Run(*args, **kwargs))
+
+def starting(kind: type[AnyRun]) -> Iterator[Callable[..., AnyRun]]:
+    """Starts runs of this kind; what has not ended by then is killed."""
+    runs: list[AnyRun] = []
+
+    def begin(*args: Any, **kwargs: Any) -> AnyRun:
+        runs.append(kind(*args, **kwargs))
         return runs[-1]
 
     yield begin
@@ -124,6 +127,11 @@ def start() -> Iterator[Callable[..., Run]]:
         if run.process.poll() is None:
             run.process.kill()
             run.process.wait()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Run]]:
+    yield from starting(Run)
 
 
 def digest_of(url: str, entry: Entry) -> str:

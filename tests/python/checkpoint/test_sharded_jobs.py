@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from test_restarted_jobs import HERE, PATIENCE_S, Run
+from test_restarted_jobs import HERE, PATIENCE_S, Run, starting
 
 from atoll.checkpoint.places import open_place
 from atoll.checkpoint.rules import round_of
@@ -59,17 +59,7 @@ class ShardedRun(Run):
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., ShardedRun]]:
-    runs: list[ShardedRun] = []
-
-    def begin(*args: Any) -> ShardedRun:
-        runs.append(ShardedRun(*args))
-        return runs[-1]
-
-    yield begin
-    for run in runs:
-        if run.process.poll() is None:
-            run.process.kill()
-            run.process.wait()
+    yield from starting(ShardedRun)
 
 
 def parts_at(url: Path, shard: int) -> list[str]:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -54,17 +54,27 @@ def coordinator(certs: Path, port: int, *more: str) -> Iterator[str]:
         process.communicate()
 
 
-def test_revoked_and_used_outlast_the_coordinator(
-    certs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def atoll(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """The command line, in the test's own folder: exit code, and what was said."""
     monkeypatch.chdir(tmp_path)
 
-    def atoll(*words: str) -> tuple[int, str]:
-        """Exit code, and what was said."""
+    def say(*words: str) -> tuple[int, str]:
         code = main(list(words))
         out, err = capsys.readouterr()
         return code, out + err
 
+    return say
+
+
+def test_revoked_and_used_outlast_the_coordinator(
+    certs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    atoll: Callable[..., tuple[int, str]],
+) -> None:
     def token(address: str) -> str:
         return make_token(certs, address, "palm", "15m")
 
@@ -120,16 +130,8 @@ def ask(certs: Path, address: str, token: str, request: bytes) -> str:
 
 
 def test_tokens_made_before_a_revocation_are_void_as_certificates_are(
-    certs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    certs: Path, tmp_path: Path, atoll: Callable[..., tuple[int, str]]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    def atoll(*words: str) -> tuple[int, str]:
-        """Exit code, and what was said."""
-        code = main(list(words))
-        out, err = capsys.readouterr()
-        return code, out + err
-
     def enroll(token: str, island: str) -> tuple[int, str]:
         return atoll("certs", "enroll", token, "--island", island, "--out", f"out-{island}")
 
