@@ -67,6 +67,9 @@ class Durable:
         self._common: int | None = None
         """The newest round of which all islands have told that they have a whole one."""
         self._found: dict[Stamp, list[Part]] = {}
+        self._known = 0
+        """The newest step of which all parts are known to have been there: parts say so of one
+        another, that a run whose only whole checkpoint was lost does not begin anew."""
 
     @property
     def _outer_text(self) -> str | None:
@@ -98,6 +101,7 @@ class Durable:
                 "spine": worker.spine.digest(),
                 "outer": self._outer_text,
                 "layout": stamp[1],
+                "whole": self._known,
                 "part": part,
                 "parts": len(layout.workers),
             },
@@ -148,6 +152,7 @@ class Durable:
         everywhere = [{(int(str(step)), str(digest)) for step, digest in own} for own in said]
         whole = set.intersection(*everywhere) if everywhere else set()
         with self._lock:
+            self._known = max([self._known, *(step for step, _ in whole)])
             self._whole |= whole & self._written.keys()
             sure = max(filter(self._is_sure, self._whole), default=None)
             if sure is None:
@@ -196,9 +201,9 @@ class Durable:
     def found(self, spine: str) -> list[Stamp]:
         """Checkpoints of which all parts are there, newest first. spine: of this run, its digest.
 
-        Raises CheckpointError when the URL cannot be read or holds parts and no whole checkpoint,
-        ConfigError when another job wrote there, MismatchError when it was another task or had
-        another outer method.
+        A run that was killed before its first checkpoint was whole begins anew. Raises
+        CheckpointError when the URL cannot be read, or one was whole and none is, ConfigError when
+        another job wrote there, MismatchError when it was another task or had another outer method.
         """
 
         def is_ours(place: Place, entries: list[Entry]) -> None:
@@ -220,11 +225,13 @@ class Durable:
 
         found = survey(self.url, is_ours)
         self._found = found.whole
-        if found.torn and not self._found:
+        if not self._found and found.lost:
             raise CheckpointError(
                 f"{self.url}: of none of {found.torn} checkpoints all parts are there; bring them "
                 "back from a backup, or name another URL to begin anew"
             )
+        if not self._found and found.torn:
+            logger.warning("%s: no checkpoint was whole when the last run ended", self.url)
         return list(self._found)
 
     def problem(self, stamp: Stamp, *, share: int, of: int) -> str | None:
@@ -251,6 +258,7 @@ class Durable:
                 f"{self.url}: step {stamp[0]} lacks {group} of vshard {name} and "
                 f"{len(missing) - 1} more"
             )
+        self._known = max(self._known, stamp[0])
         text = f"restored step {stamp[0]} from {self.url}"
         logger.info("%s, written %.0f s ago", text, time.time() - self._created_s(stamp))
         self._tell("restored", text)

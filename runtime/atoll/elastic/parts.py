@@ -29,10 +29,12 @@ class Part:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
     """whole: checkpoints of which all parts are there, newest first, with their parts in order.
-    torn: how many others there are."""
+    torn: how many others there are. lost: a part knows of a whole one before it, or is damaged: it
+    was there."""
 
     whole: dict[Stamp, list[Part]]
     torn: int
+    lost: bool
 
 
 def place_of(url: str, number: int) -> Place:
@@ -45,6 +47,8 @@ def survey(url: str, check: Callable[[Place, list[Entry]], None]) -> Survey:
     manifest cannot be read are not there. Raises CheckpointError when the URL cannot be listed."""
     parts: dict[Stamp, dict[int, Part]] = {}
     counts: dict[Stamp, int] = {}
+    damaged: set[int] = set()
+    known = 0
     number = last = 0
     while number <= last and number < MOST_PARTS:
         place = place_of(url, number)
@@ -58,11 +62,13 @@ def survey(url: str, check: Callable[[Place, list[Entry]], None]) -> Survey:
         check(place, entries)
         for entry in entries:
             if entry.manifest is None:
+                damaged.add(entry.round)
                 continue
             values = entry.manifest.values
             stamp = (entry.round, str(values["layout"]))
             parts.setdefault(stamp, {}).setdefault(number, Part(place=place, entry=entry))
             counts[stamp] = int(values["parts"])
+            known = max(known, int(values.get("whole", 1)))  # what does not say so may know of one
             last = max(last, counts[stamp] - 1)
         number += 1
     whole = {
@@ -72,4 +78,8 @@ def survey(url: str, check: Callable[[Place, list[Entry]], None]) -> Survey:
     }
     created = {s: max(p.entry.known.created_s for p in own) for s, own in whole.items()}
     order = sorted(whole, key=lambda stamp: (stamp[0], created[stamp]), reverse=True)
-    return Survey(whole={stamp: whole[stamp] for stamp in order}, torn=len(parts) - len(whole))
+    return Survey(
+        whole={stamp: whole[stamp] for stamp in order},
+        torn=len(parts.keys() - whole.keys()) or len(damaged),
+        lost=known > 0 or bool(damaged),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,3 +137,28 @@ def test_a_run_never_begins_anew_by_mistake(trained: Task, tmp_path: Path) -> No
             path.unlink()
     with pytest.raises(CheckpointError, match="all parts"):
         life(trained, "ab", here, steps=2).run()
+
+
+def test_a_run_that_had_no_whole_checkpoint_yet_begins_anew(
+    trained: Task, right: tuple[Oracle, list[float]], tmp_path: Path
+) -> None:
+    """Killed between two workers' first writes; once one was whole, a lost part is an error."""
+    life(trained, "ab", tmp_path, steps=1).run()
+    shutil.rmtree(tmp_path / "part-00001")
+    again = life(trained, "xyz", tmp_path, steps=STEPS, seed=2)
+    again.run()
+    check(again, right, begun=0)
+    for part in range(3):
+        for path in (tmp_path / f"part-0000{part}").glob("round-*"):
+            if part == 1 or int(path.name.split("-")[1]) < STEPS:
+                shutil.rmtree(path)
+    with pytest.raises(CheckpointError, match="of none of 1 checkpoints all parts are there"):
+        life(trained, "ab", tmp_path, steps=STEPS).run()
+
+
+def test_damaged_manifests_are_no_reason_to_begin_anew(trained: Task, tmp_path: Path) -> None:
+    life(trained, "ab", tmp_path, steps=1).run()
+    for path in tmp_path.rglob("manifest.json"):
+        path.write_text("")
+    with pytest.raises(CheckpointError, match="of none of 1 checkpoints all parts are there"):
+        life(trained, "ab", tmp_path, steps=STEPS).run()

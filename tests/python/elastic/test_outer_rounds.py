@@ -5,11 +5,13 @@ The members' real programs on one seed's network; `ELASTIC_SEEDS=500` for more h
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -210,19 +212,24 @@ def missed(island: Simulation) -> list[str]:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_loss_while_some_have_their_sums_and_some_do_not(right: Right, seed: int) -> None:
-    """They wait for one another in both views: in the island to mend it, outside for the sums."""
-    story = Story(seed, {"east": 4, "west": 3})
+    """They wait for one another in both views: in the island to mend it, outside for the sums. One
+    story in fifty has no such moment: then the next one."""
     dead: list[str] = []
+    for again in itertools.count():
+        story = Story(seed + 1000 * again, {"east": 4, "west": 3})
+        story.world.run(partial(kill_one_that_is_missed, story, dead))
+        check(story.world, right)
+        if dead:
+            return
+        assert again < 4
 
-    def between(turn: int) -> None:
-        chosen = [] if dead else missed(story.world.islands["east"])
-        if chosen and story.protected(story.world.islands["east"]):
-            dead.append(story.rng.choice(chosen).rstrip("'"))
-            story.world.kill("east", dead[0])
 
-    story.world.run(between)
-    assert dead
-    check(story.world, right)
+def kill_one_that_is_missed(story: Story, dead: list[str], turn: int) -> None:
+    east = story.world.islands["east"]
+    chosen = [] if dead else missed(east)
+    if chosen and story.protected(east):
+        dead.append(story.rng.choice(chosen).rstrip("'"))
+        story.world.kill("east", dead[0])
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
