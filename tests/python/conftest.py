@@ -31,7 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Rest(config), "atoll-rest")
+    if config.pluginmanager.has_plugin("cacheprovider"):  # somebody may have turned it off
+        config.pluginmanager.register(Rest(config), "atoll-rest")
 
 
 class Rest:
