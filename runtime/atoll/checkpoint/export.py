@@ -101,7 +101,7 @@ def _newest_whole(url: str, on_damaged: Callable[[str, str], None]) -> _Found:
     place = open_place((above or ".") if single else url)
     entries = _listed(place, lambda: survey(place))
     folders = _listed(place, place.folders)
-    counts = {shards.shards_of(name) for name in folders} - {None}
+    counts = [count for count in map(shards.shards_of, folders) if count is not None]
     if any(shards.worker_of(name) is not None for name in folders) or any(
         entry.manifest is not None and "layout" in entry.manifest.values for entry in entries
     ):
@@ -114,7 +114,7 @@ def _newest_whole(url: str, on_damaged: Callable[[str, str], None]) -> _Found:
             f"{url} holds the parts of one shard of several; name the folder above, which has all"
         )
     if counts and not entries:
-        return _newest_of_parts(url, max(count for count in counts if count), on_damaged)
+        return _newest_of_parts(url, max(counts), on_damaged)
     problem = "there is no checkpoint"
     for entry in entries:
         if single in (None, entry.name):

@@ -38,7 +38,8 @@ def load_layers(url: str, layers: Sequence[nn.Module]) -> int:
     an island with an outer method: what the islands shared after their last round.
 
     A damaged checkpoint is passed over with a warning. Raises CheckpointError when there is no
-    whole one, MismatchError when it is of other layers, ConfigError for a URL that cannot be used.
+    whole one, MismatchError when it is of other layers, MisuseError when it is not an elastic
+    island's, ConfigError for a URL that cannot be used. `layers` are then as they were.
     """
     url = url.rstrip("/")
     found = survey(url, _are_elastic)

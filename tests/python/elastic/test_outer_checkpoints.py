@@ -16,17 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from outer_worker import ISLANDS, STEPS, Where, run, task_of
 from test_elastic_processes import full
 from test_outer_processes import PATIENCE_S, Deaths, Right, check, coordinator
 from test_outer_processes import context as context  # fixtures
 from test_outer_processes import right as right
+from test_saved import held, same
 from worker_process import Death
 
 import atoll
-from atoll.elastic.flat import flatten
-from atoll.elastic.ties import plans
 
 pytestmark = [pytest.mark.processes, pytest.mark.training]
 
@@ -103,10 +101,7 @@ def test_islands_that_are_all_killed_in_a_round_begin_at_one_round(
     for island in ISLANDS:
         layers = task_of(island).layers
         assert atoll.load_layers(str(tmp_path / "kept" / island), layers) == STEPS
-        for plan, layer, shared in zip(plans(layers), layers, right.shared, strict=True):
-            parameters = dict(layer.named_parameters())
-            held = flatten(plan.own, (parameters[place.name].detach() for place in plan.own))
-            assert torch.equal(held, shared)
+        assert same(held(layers), right.shared)
 
 
 @full
